@@ -1,0 +1,73 @@
+# Needs make, Python 3.11 or newer and pip; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet
+
+# TORCH=1 adds the tests that compare with PyTorch; CI leaves out nothing.
+TORCH ?=
+ifeq ($(CI),true)
+  TORCH := 1
+endif
+TEST_TOOLS := $(VENV)/.dev $(if $(TORCH),$(VENV)/.torch)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.user  ## train on 8x8 digits, then judge the model (a minute)
+	rm -rf runs/demo
+	$(BIN)/pellucid train digits --out runs/demo
+	$(BIN)/pellucid evaluate runs/demo digits
+
+# One thread per worker, so that the workers do not fight for the cores.
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
+test: export MKL_NUM_THREADS := 1
+test: $(TEST_TOOLS)  ## run all tests; TORCH=1 adds those against PyTorch
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
+	@$(if $(TORCH),:,echo "Not run: the parity tests against PyTorch. To add them: make test TORCH=1")
+
+check: $(VENV)/.dev  ## format, lint, types, capabilities page
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/capabilities.py --check
+
+format: $(VENV)/.dev  ## format, sort imports, write the capabilities page
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/python scripts/capabilities.py
+
+clean:  ## remove the environment, caches, builds and the demo's run
+	rm -rf $(VENV) build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch too.
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "pellucid needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.user: pyproject.toml | $(VENV)/.python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.python
+	$(PIP) -e ".[dev,lessons]"
+	@touch $(VENV)/.user $@
+
+$(VENV)/.torch: pyproject.toml | $(VENV)/.python
+	$(PIP) torch==2.13.0
+	@touch $@

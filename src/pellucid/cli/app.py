@@ -1,0 +1,72 @@
+"""The typer application, and how a command ends: exit codes and errors in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from pellucid.errors import PellucidError
+
+app = typer.Typer(
+    name="pellucid",
+    help="Convolutional networks for images that one can see through.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def fail(message: object) -> None:
+    """Write an error as one line to stderr."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from pellucid import __version__
+
+        print(f"pellucid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done; 1 an error that the user can act on, in one line on stderr; 2 the shape of the command line;
+    130 and 143 interrupted.
+    """
+    import pellucid.cli.data
+    import pellucid.cli.evaluate
+    import pellucid.cli.predict
+    import pellucid.cli.summary
+    import pellucid.cli.train  # noqa: F401
+
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except PellucidError as error:
+        fail(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

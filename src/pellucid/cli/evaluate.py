@@ -1,0 +1,77 @@
+"""pellucid evaluate: how well a model does on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.cli.app import app
+from pellucid.cli.common import load_data, load_model, note, say
+
+if TYPE_CHECKING:
+    from pellucid.data import Dataset
+    from pellucid.metrics import Evaluation
+    from pellucid.model import Model
+
+EPILOG = """[bold]Examples[/bold]
+
+pellucid evaluate runs/digits-1 digits
+
+pellucid evaluate runs/m mnist --split val --json
+"""
+
+
+@app.command(epilog=EPILOG)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run directory or a model file.")],
+    data: Annotated[str, typer.Argument(help="A known name, a folder, IDX files, or an .npz file.")],
+    split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Evaluate a model: loss, accuracy, recall and precision of each class, confusion matrix.
+
+    For a run directory and the run's own data, the recorded split counts (the test part, if not said otherwise);
+    other data are used whole.
+    """
+    from pellucid.training import evaluate as measure
+
+    loaded = load_model(model)
+    size = (loaded.input.shape[1], loaded.input.shape[2])
+    ds = load_data(data, size=size)
+    recorded = _recorded_split(model, loaded, ds)
+    if recorded is not None:
+        ds = recorded
+    result = measure(loaded, ds, split or ("all" if recorded is None or not len(ds.splits.test) else "test"))
+    if json_:
+        say(json.dumps(result.to_dict(), allow_nan=False))
+    else:
+        _print(result)
+
+
+def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
+    from pellucid.training.run_directory import RunDirectory
+
+    folder = Path(path)
+    if folder.is_dir() and (folder / "splits.json").exists() and ds.digest() == model.data_digest:
+        return RunDirectory(folder).recorded_splits(ds)
+    return None
+
+
+def _print(result: Evaluation) -> None:
+    say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images")
+    width = max(5, *map(len, result.labels))
+    say(f"{'class':<{width}}  recall  precision  images")
+    for label, images in zip(result.labels, result.confusion.sum(axis=1).tolist(), strict=True):
+        recall, precision = result.recall[label], result.precision[label]
+        cells = [f"{value:.4f}" if value == value else "-" for value in (recall, precision)]
+        say(f"{label:<{width}}  {cells[0]:>6}  {cells[1]:>9}  {images:>6}")
+    if len(result.labels) <= 12 and width <= 12:
+        say("confusion (rows true, columns predicted)")
+        cell = max(4, width, len(str(int(result.confusion.max()))))
+        for label, row in zip(result.labels, result.confusion.tolist(), strict=True):
+            say(f"{label:<{width}}" + "".join(f" {count or '.':>{min(cell, 5)}}" for count in row))
+    else:
+        note("the confusion matrix is too wide for the terminal; use --json")

@@ -1,0 +1,110 @@
+"""pellucid predict: what a model sees in image files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli.app import app, fail
+from pellucid.cli.common import load_model, say
+
+EPILOG = """[bold]Examples[/bold]
+
+pellucid predict runs/digits-1 photo.png
+
+pellucid predict runs/m/model.safetensors scans/ --top 3 --json
+"""
+
+
+@app.command(epilog=EPILOG)
+def predict(
+    model: Annotated[str, typer.Argument(help="A run directory or a model file.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each image.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    save_seen: Annotated[Path | None, typer.Option(help="Write what the network saw into this folder.")] = None,
+) -> None:
+    """Predict the class of image files.
+
+    A file that cannot be read does not keep the others from being done; the exit code is then 1.
+    """
+    import numpy as np
+
+    from pellucid.errors import PellucidError
+
+    loaded = load_model(model)
+    rows: list[dict[str, Any]] = []
+    seen: list[Any] = []
+    for file in _files(images):
+        try:
+            if isinstance(file, PellucidError):
+                raise file
+            seen.append(loaded.input.read(file))
+            rows.append({"file": str(file)})
+        except PellucidError as error:
+            rows.append({"file": str(getattr(error, "file", file)), "error": str(error)})
+    good = [row for row in rows if "error" not in row]
+    if good:
+        prediction = loaded.predict(np.stack(seen))
+        for row, index, p, unsure in zip(
+            good, prediction.indices, prediction.probabilities, prediction.unsure, strict=True
+        ):
+            best = np.argsort(-p, kind="stable")[:top]
+            row["label"] = loaded.classes[index]
+            row["probability"] = float(p[index])
+            row["top"] = [[loaded.classes[i], float(p[i])] for i in best]
+            row["unsure"] = unsure
+    if save_seen is not None:
+        _save(save_seen, [row["file"] for row in good], seen, loaded.input.value_range)
+    if json_:
+        say(json.dumps(rows, allow_nan=False))
+    for row in rows:
+        if "error" in row:
+            fail(row["error"])
+        elif not json_:
+            words = ", ".join(f"{label} {p:.1%}" for label, p in row["top"])
+            say(f"{row['file']}: {words}")
+    if len(good) < len(rows):
+        raise typer.Exit(1)
+
+
+def _files(images: list[str]) -> list[Any]:
+    """Return files; a folder gives the images below it, or the error that it has none."""
+    from pellucid.data.listing import SUFFIXES
+    from pellucid.errors import DataError
+
+    found: list[Any] = []
+    for given in images:
+        if not Path(given).is_dir():
+            found.append(given)
+            continue
+        inside = sorted(p for p in Path(given).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not inside:
+            error = DataError(f"{given} is a folder without images ({', '.join(sorted(SUFFIXES))})")
+            error.file = given  # type: ignore[attr-defined]
+            found.append(error)
+        found += inside
+    return found
+
+
+def _save(folder: Path, files: list[str], seen: list[Any], value_range: tuple[float, float]) -> None:
+    """Write what the network saw as PNG files, numbered so that equal names do not collide."""
+    import io
+
+    from PIL import Image
+
+    from pellucid.errors import FileError
+    from pellucid.files import write_atomic
+    from pellucid.report.plots import show
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+    for number, (file, image) in enumerate(zip(files, seen, strict=True)):
+        buffer = io.BytesIO()
+        Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")
+        write_atomic(folder / f"{number:03d}-{Path(file).stem}.png", buffer.getvalue())

@@ -1,0 +1,209 @@
+"""pellucid train: from images to a trained model, its measures and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid.cli.app import app
+from pellucid.cli.common import load_data, say
+
+if TYPE_CHECKING:
+    from pellucid.cli.settings import Settings
+    from pellucid.data import Dataset
+    from pellucid.nn import Network
+    from pellucid.training import Run
+
+EPILOG = """[bold]Examples[/bold]
+
+pellucid train
+
+pellucid train mnist --model lenet5 --epochs 2
+
+pellucid train photos/ --size 64x64 --augment photo
+
+pellucid train --resume --out runs/digits-1
+"""
+
+
+@app.command(epilog=EPILOG)
+def train(
+    data: Annotated[
+        str | None, typer.Argument(help="A known name, a folder of images by class, IDX files, or an .npz file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A name (see pellucid summary --help) or a spec.json.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What computes: reference.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where: cpu.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often each image is seen (10).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images of a step (64).")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, rmsprop, adam or adamw (adam).")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate, the peak of a schedule (adam 3e-3, rmsprop 1e-3, sgd 0.05).")
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="For sgd (0.9) and rmsprop (0).")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Pulls weights to 0 (0; adamw 0.01).")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, step, cosine or onecycle (onecycle).")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients (none).")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, digit or photo (none).")] = None,
+    balance: Annotated[bool | None, typer.Option("--balance", help="Weight classes by how rare they are.")] = None,
+    size: Annotated[str | None, typer.Option(help="HxW to which images are resized.")] = None,
+    normalize: Annotated[str | None, typer.Option(help="standard or unit (standard).")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share for validation (0.2).")] = None,
+    subset: Annotated[int | None, typer.Option(help="Train on so many images only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same result (0).")] = None,
+    threads: Annotated[int | None, typer.Option(help="How many to use.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Save every so many steps too.")] = None,
+    strict: Annotated[bool | None, typer.Option("--strict", help="Stop at the first unreadable image.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these settings.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory (runs/DATA-N).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+) -> None:
+    """Train a network on images, evaluate it, and write a run directory.
+
+    The directory holds the model file, the settings, the splits, the history, the measures and pictures.
+    """
+    from pellucid import fit
+    from pellucid.cli.settings import resolve
+
+    given: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "engine": engine,
+        "device": device,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "clip": clip,
+        "augment": augment,
+        "balance": balance,
+        "size": size,
+        "normalize": normalize,
+        "val_fraction": val_fraction,
+        "subset": subset,
+        "seed": seed,
+        "threads": threads,
+        "checkpoint_every": checkpoint_every,
+        "strict": strict,
+    }
+    if resume:
+        config = _config_of_run(out, config)
+    settings = resolve(given, config)
+    _check_device(settings)
+    optimizer_, schedule_ = settings.make_optimizer(), settings.make_schedule()
+
+    ds = load_data(
+        settings.data,
+        seed=settings.seed,
+        val_fraction=settings.val_fraction,
+        subset=settings.subset,
+        size=settings.image_size(),
+        strict=settings.strict,
+    )
+    parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
+    say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
+    network = _network(settings, ds)
+    say(f"optimizer {optimizer_!r}, {schedule_!r}")
+    folder = out or _new_folder(settings.data)
+    say(f"run       {folder} (engine {settings.engine}, seed {settings.seed})")
+    run = fit(
+        network,
+        ds,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        optimizer=optimizer_,
+        schedule=schedule_,
+        augment=settings.augment,
+        engine=settings.engine,
+        seed=settings.seed,
+        threads=settings.threads,
+        out=folder,
+        normalize=settings.normalize,
+        balance=settings.balance,
+        checkpoint_every=settings.checkpoint_every,
+        resume=resume,
+        settings={**settings.model_dump(), "data": _absolute(settings.data)},
+    )
+    _report(run)
+    if run.stopped == "interrupted":
+        say(f"interrupted; to go on: pellucid train --resume --out {folder}")
+        raise typer.Exit(130)
+
+
+def _config_of_run(out: Path | None, config: Path | None) -> Path:
+    from pellucid.errors import FileError, OptionError
+
+    if out is None:
+        raise OptionError("--resume needs --out, the folder of the run to continue")
+    if config is not None:
+        raise OptionError("--resume takes its settings from the run; leave --config out")
+    if not (out / "config.toml").exists():
+        raise FileError(f"{out} holds no run to resume: there is no config.toml in it")
+    return out / "config.toml"
+
+
+def _check_device(settings: Settings) -> None:
+    from pellucid.errors import OptionError, unknown
+
+    if settings.device not in ("cpu", "cuda"):
+        raise unknown("device", settings.device, ("cpu", "cuda"))
+    if settings.device == "cuda":
+        raise OptionError("device cuda needs the torch engine, which this version does not have; leave --device out")
+
+
+def _network(settings: Settings, ds: Dataset) -> Network:
+    from pellucid import models
+    from pellucid.errors import OptionError
+    from pellucid.files import read_bytes
+    from pellucid.nn import Network
+    from pellucid.nn.spec import from_spec
+
+    name = settings.model or models.default(ds.shape)
+    if not name.endswith(".json"):
+        network: Network = models.create(name, ds.shape, len(ds.classes), settings.seed)
+    else:
+        try:
+            made = from_spec(json.loads(read_bytes(name)))
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"{name} is not a network spec: {error}") from error
+        if not isinstance(made, Network):
+            raise OptionError(f"{name} is a single layer; put it into a Sequential")
+        network = made.build(ds.shape, settings.seed)
+    chosen = "" if settings.model else " (chosen by image size)"
+    say(f"model     {name}{chosen}: {network.flat_parameters.size:,} parameters")
+    return network
+
+
+def _new_folder(source: str) -> Path:
+    """Return runs/NAME-N with the first N that is not there yet."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-") or "run"
+    number = 1
+    while Path("runs", f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs", f"{stem}-{number}")
+
+
+def _absolute(source: str) -> str:
+    """Return a path that holds from any working directory; a known name stays as it is."""
+    from pellucid.data.registry import KNOWN
+
+    return source if source in KNOWN else str(Path(source).resolve())
+
+
+def _report(run: Run) -> None:
+    best = run.history.best
+    if best is not None:
+        say(f"kept      epoch {best.epoch} with validation loss {best.val_loss:.4f}")
+    for name, words in (("val_accuracy", "validation"), ("test_accuracy", "test")):
+        if name in run.model.metrics:
+            part = name.removesuffix("_accuracy")
+            say(f"{words + ' accuracy':<20}{run.model.metrics[name]:.4f} of {len(run.dataset.indices(part))} images")
+    say(f"weights   {run.digest}")
+    say(f"written   {run.path}")

@@ -1,0 +1,221 @@
+"""A data set: images as stored, their targets, and who belongs to which part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from pellucid._types import Array, Shape
+from pellucid.errors import DataError, unknown
+from pellucid.shapes import text
+
+Part: TypeAlias = Literal["train", "val", "test", "all"]
+PARTS = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be used, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Indices of the samples of each part: int64, disjoint, any of them possibly empty."""
+
+    train: Array
+    val: Array
+    test: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and what is known about them.
+
+    Args:
+        images: Shape (N, C, H, W), as stored: uint8 or float.
+        targets: int64 labels of shape (N,), or floats of shape (N, ...) for regression and autoencoders.
+        classes: Names of the classes, in the order of the labels; empty where targets are floats.
+        value_range: Lowest and highest value that a pixel can have.
+        splits: Which sample belongs to which part.
+        name: As a person would call it.
+        ids: What identifies each sample: its number, or its path below the folder.
+        skipped: Files that were left out.
+
+    >>> ds = from_arrays(np.zeros((4, 8, 8)), [0, 1, 0, 1], value_range=(0, 16))
+    >>> ds.shape, ds.classes, len(ds)
+    ((1, 8, 8), ('0', '1'), 4)
+    """
+
+    images: Array
+    targets: Array
+    classes: tuple[str, ...]
+    value_range: tuple[float, float]
+    splits: Splits
+    name: str = "arrays"
+    ids: Sequence[int | str] = field(default=(), repr=False)
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            object.__setattr__(self, "ids", range(len(self.images)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W) of one image."""
+        return self.images.shape[1:]
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the targets are labels."""
+        return bool(np.issubdtype(self.targets.dtype, np.integer))
+
+    def indices(self, part: str) -> Array:
+        """Return the indices of a part: "train", "val", "test" or "all"."""
+        if part not in PARTS:
+            raise unknown("part", part, PARTS)
+        if part == "all":
+            return np.arange(len(self))
+        return np.asarray(getattr(self.splits, part))
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of images, targets and class names: what the data are, wherever they lie."""
+        h = hashlib.sha256()
+        for array in (self.images, self.targets):
+            h.update(f"{array.dtype.newbyteorder('<').str}{array.shape}".encode())
+            h.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
+        h.update("\0".join(self.classes).encode())
+        return h.hexdigest()
+
+    def with_splits(self, splits: Splits) -> Dataset:
+        """Return the same data divided in another way."""
+        return replace(self, splits=splits)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{p} {len(self.indices(p))}" for p in PARTS[:3])
+        kinds = f"{len(self.classes)} classes" if self.classes else f"targets {text(self.targets.shape[1:])}"
+        return f"Dataset({self.name!r}, {len(self)} images {text(self.shape)}, {kinds}, {parts})"
+
+
+def check_images(images: object) -> Array:
+    """Return images as (N, C, H, W), uint8 or float; (N, H, W) gets its channel axis.
+
+    Raises:
+        DataError: Where the array cannot be a batch of images, with the cure.
+    """
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise DataError(f"images do not form one array ({error}); all must have the same size") from None
+    if array.dtype == object or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise DataError(f"images must be numbers, got an array of {array.dtype}")
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4:
+        raise DataError(
+            f"images must have the axes N x C x H x W or N x H x W, got shape {array.shape}; "
+            "reshape them, for example images.reshape(-1, 1, 28, 28)"
+        )
+    if array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        raise DataError(
+            f"images of shape {array.shape} look like N x H x W x C; put the channels second: np.moveaxis(images, 3, 1)"
+        )
+    if min(array.shape[1:]) == 0:
+        raise DataError(f"images have no pixels: shape {array.shape}")
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+        raise DataError(f"image {bad} holds NaN or infinity; remove or repair it")
+    return array
+
+
+def check_targets(targets: object, n: int, classes: int | None = None) -> Array:
+    """Return targets as int64 labels (N,) or floats (N, ...).
+
+    Args:
+        targets: Labels 0 to K - 1, or arrays of floats.
+        n: How many images there are.
+        classes: K, where it is known.
+
+    Raises:
+        DataError: For wrong lengths, labels that are no whole numbers, negative or out of range.
+    """
+    try:
+        array = np.asarray(targets)
+    except ValueError as error:
+        raise DataError(f"targets do not form one array ({error}); all must have the same size") from None
+    if array.ndim == 0 or len(array) != n:
+        got = len(array) if array.ndim else "a single number"
+        raise DataError(f"there are {n} images, but {got} targets; each image needs one")
+    if np.issubdtype(array.dtype, np.floating):
+        if array.ndim == 1:
+            raise DataError(
+                "labels must be whole numbers, got floats; use labels.astype(int), "
+                "or targets of shape (N, 1) for regression"
+            )
+        if not np.isfinite(array).all():
+            raise DataError("targets hold NaN or infinity; remove or repair them")
+        return array
+    if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
+        raise DataError(
+            f"labels must be whole numbers from 0, got {array.dtype}; "
+            "np.unique(labels, return_inverse=True) turns names into numbers"
+        )
+    if array.ndim != 1:
+        raise DataError(f"labels must have shape (N,), got {array.shape}; one-hot targets are given as floats")
+    if n:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or (classes is not None and high >= classes):
+            bad = low if low < 0 else high
+            limit = f"0 to {classes - 1}" if classes is not None else "0 to K - 1"
+            raise DataError(f"label {bad} is out of range; labels must be {limit}")
+    return array.astype(np.int64)
+
+
+def from_arrays(
+    images: object,
+    targets: object,
+    *,
+    classes: Sequence[str] | None = None,
+    value_range: tuple[float, float] | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """Return a Dataset of arrays, all of it in the part "train".
+
+    Args:
+        images: Shape (N, C, H, W) or (N, H, W), numbers.
+        targets: int labels of shape (N,), or floats of shape (N, ...).
+        classes: Names of the classes; "0", "1", ... if not given.
+        value_range: Lowest and highest possible value; (0, 255) for uint8 and else the values' own range.
+        name: As a person would call it.
+
+    Raises:
+        DataError: Where images and targets do not fit together.
+    """
+    x = check_images(images)
+    t = check_targets(targets, len(x), len(classes) if classes is not None else None)
+    if classes is None:
+        labels = np.issubdtype(t.dtype, np.integer) and len(t)
+        classes = [str(k) for k in range(int(t.max()) + 1)] if labels else []
+    if value_range is None:
+        if x.dtype == np.uint8 or not len(x):
+            value_range = (0.0, 255.0)
+        else:
+            value_range = (float(min(x.min(), 0)), float(x.max()))
+            if value_range[0] == value_range[1]:
+                value_range = (value_range[0], value_range[0] + 1.0)
+    low, high = float(value_range[0]), float(value_range[1])
+    if not low < high:
+        raise DataError(f"value_range must rise, got ({low:g}, {high:g})")
+    if len(x) and (x.min() < low or x.max() > high):
+        raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
+    none = np.empty(0, dtype=np.int64)
+    return Dataset(x, t, tuple(classes), (low, high), Splits(np.arange(len(x)), none, none), name)

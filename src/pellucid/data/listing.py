@@ -1,0 +1,156 @@
+"""What lies in a folder of class folders, before any file is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pellucid.data.images import printable
+from pellucid.errors import DataError
+
+# Formats that are not read are here too: such a file was meant as a picture, so it is reported, not ignored.
+READ = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif"}
+SUFFIXES = READ | {".webp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that should be a picture: id is its path below the folder, with /."""
+
+    id: str
+    path: Path
+    part: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder of class folders: pictures by part, class and name, and the other files."""
+
+    root: Path
+    pictures: tuple[Picture, ...]
+    folders: dict[str, tuple[str, ...]]
+    ignored: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class folders, sorted."""
+        return tuple(sorted({name for names in self.folders.values() for name in names}))
+
+    def problems(self, readable: set[str]) -> Iterator[str]:
+        """Say what keeps the folder from being a data set.
+
+        Args:
+            readable: The ids of the pictures that could be read.
+        """
+        if len(self.classes) == 1:
+            inner = self.root / self.classes[0]
+            deeper = any(p.path.parent != inner for p in self.pictures)
+            cure = f"did you mean {printable(inner)}?" if deeper else "add a folder for each other class"
+            yield f'{printable(self.root)} has only one class, "{self.classes[0]}"; {cure}'
+        for part, names in self.folders.items():
+            missing = sorted(set(self.classes) - set(names))
+            if missing:
+                yield (
+                    f"{printable(self.root)}: {part}/ has no folder for {', '.join(missing)}, "
+                    "which another part has; all parts need the same classes"
+                )
+            full = {p.label for p in self.pictures if p.part == part and p.id in readable}
+            empty = sorted(set(names) - full)
+            if empty:
+                where = f"{part}/: " if len(self.folders) > 1 else ""
+                yield (
+                    f"{printable(self.root)}: {where}no readable image for {', '.join(empty)}; "
+                    "put images there or remove the folder"
+                )
+
+
+def scan(path: str | Path) -> Listing:
+    """Return what lies in a folder of class folders, without opening any file.
+
+    Hidden files and folders do not count. A class folder may have folders inside; a loop of links ends.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        DataError: Where there is no folder, or no class folder in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{printable(root)} is {'not a folder' if root.exists() else 'not there'}; check the path")
+    names, files = _entries(root)
+    parts = {name: PARTS[name.lower()] for name in names if name.lower() in PARTS}
+    if parts:
+        _check_parts(root, names, parts)
+    elif not names:
+        _refuse(root, files)
+    order = sorted(parts, key=lambda name: ("train", "val", "test").index(parts[name])) if parts else [""]
+    ignored = list(files)
+    pictures: list[Picture] = []
+    folders: dict[str, tuple[str, ...]] = {}
+    for name in order:
+        part = parts.get(name, "train")
+        classes, loose = _entries(root / name)
+        ignored += [f"{name}/{file}" for file in loose] if name else []
+        folders[part] = tuple(printable(c) for c in classes)
+        for label in classes:
+            for file in sorted(_walk(root / name / label, set())):
+                identity = printable(file.relative_to(root))
+                if file.suffix.lower() in SUFFIXES:
+                    pictures.append(Picture(identity, file, part, printable(label)))
+                else:
+                    ignored.append(identity)
+    return Listing(root, tuple(pictures), folders, tuple(printable(file) for file in ignored))
+
+
+def _check_parts(root: Path, names: list[str], parts: dict[str, str]) -> None:
+    others = [name for name in names if name not in parts]
+    if others:
+        raise DataError(
+            f"{printable(root)} has {', '.join(parts)} beside {', '.join(map(printable, others[:5]))}; "
+            "it must hold either class folders only or train/, val/ and test/ only"
+        )
+    if len(set(parts.values())) < len(parts) or "train" not in parts.values():
+        raise DataError(f"{printable(root)} has {', '.join(parts)}; expected one train/, and val/ or test/ beside it")
+    for name in parts:
+        classes, files = _entries(root / name)
+        if not classes:
+            _refuse(root / name, files)
+
+
+def _refuse(folder: Path, files: list[str]) -> None:
+    """Raise the error for a folder without folders."""
+    pictures = [file for file in files if Path(file).suffix.lower() in SUFFIXES]
+    if pictures:
+        raise DataError(
+            f"{printable(folder)} holds images, but no class folders; put the images of each class into "
+            f"a folder with its name, as in {printable(folder / 'cat' / pictures[0])}"
+        )
+    what = "no images and no class folders" if files else "nothing"
+    raise DataError(f"{printable(folder)} holds {what}; expected one folder of images for each class")
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, sorted, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            seen = sorted((e.name, e.is_dir()) for e in entries if e.name[0] != "." and e.name != "__MACOSX")
+    except OSError as error:
+        raise DataError(f"cannot read the folder {printable(folder)}: {error.strerror}") from None
+    return [name for name, is_folder in seen if is_folder], [name for name, is_folder in seen if not is_folder]
+
+
+def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the files below a folder; a link to a folder that is already open above is not followed."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    folders, files = _entries(folder)
+    yield from (folder / name for name in files)
+    for name in folders:
+        yield from _walk(folder / name, above | {here})

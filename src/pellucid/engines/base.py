@@ -1,0 +1,107 @@
+"""What every engine offers: the same methods, names and defaults."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pellucid._types import Array
+from pellucid.errors import EngineError, unknown
+from pellucid.nn import Loss, Network
+from pellucid.optim import Optimizer
+
+NAMES = ("reference",)
+
+
+class Engine(Protocol):
+    """Runs a whole network on batches.
+
+    Attributes:
+        hits: After train: how many samples of each step were classified rightly, int64; 0 where targets are no labels.
+    """
+
+    hits: Array
+
+    def build(
+        self,
+        network: Network,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        """Get ready for a network; what the engine cannot run is an EngineError here.
+
+        Args:
+            network: Built. Training changes its parameters in place.
+            loss: Needed for gradients and training.
+            optimizer: Needed for training.
+            seed: Of dropout.
+            threads: How many to use; chosen by the engine if None.
+        """
+
+    def predict(self, x: Array) -> Array:
+        """Return the network's raw outputs (N, ...).
+
+        Args:
+            x: Canonical input, (N, C, H, W).
+        """
+
+    def loss_and_gradients(self, x: Array, target: Array, step: int = 0) -> tuple[float, Array]:
+        """Return the loss and the flat array of its gradients, in training mode; parameters stay as they are.
+
+        Args:
+            x: Canonical input, (N, C, H, W).
+            target: Labels (N,) or floats (N, ...).
+            step: Number of the step, which dropout depends on.
+        """
+
+    def train(
+        self,
+        images: Array,
+        targets: Array,
+        order: Array,
+        batch_size: int,
+        first_step: int,
+        learning_rates: Array,
+    ) -> Array:
+        """Train a chunk of consecutive steps and return the loss of each, float64.
+
+        Ends early after the first loss that is not finite; that step is not applied.
+
+        Args:
+            images: Canonical input, (M, C, H, W).
+            targets: Labels (M,) or floats (M, ...).
+            order: Which samples, in this order: indices into images, (S,).
+            batch_size: Samples of a step; the last step may have fewer.
+            first_step: Number of the chunk's first step in the whole training, from 0.
+            learning_rates: One for each step.
+        """
+
+    def state(self) -> dict[str, Array]:
+        """Return copies of the parameters, buffers and what the optimizer remembers, as flat arrays by name."""
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Take back what state() gave.
+
+        Args:
+            state: Flat arrays by name.
+        """
+
+
+def create(name: str) -> Engine:
+    """Return an engine by its name.
+
+    Args:
+        name: One of NAMES.
+
+    Raises:
+        EngineError: For an engine that this version does not have.
+        OptionError: For an unknown name.
+    """
+    if name == "reference":
+        from pellucid.engines.reference import ReferenceEngine
+
+        return ReferenceEngine()
+    if name in ("compiled", "torch"):
+        raise EngineError(f'this version has no engine "{name}" yet; use engine="reference"')
+    raise unknown("engine", name, NAMES)

@@ -1,0 +1,54 @@
+"""The dense layer's arithmetic: y = x W^T + b, and its gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.errors import OptionError, ShapeError
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Return x W^T + b.
+
+    Args:
+        x: Input, (..., in), float32 or float64.
+        weight: (out, in).
+        bias: (out,), or None.
+
+    Returns:
+        (..., out).
+
+    Raises:
+        ShapeError: Where the sizes do not fit.
+
+    >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
+    array([[11.5]])
+    """
+    if not np.issubdtype(np.asarray(x).dtype, np.floating):
+        raise OptionError(f'x must be float32 or float64, got {np.asarray(x).dtype}; use x.astype("float32")')
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"x {x.shape} must end with the {weight.shape[-1]} input features of weight {weight.shape}")
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Return the gradients of linear: dx = dy W, dW = dy^T x, db = sum of dy, both summed over the batch.
+
+    Args:
+        dy: Gradient by the output, (..., out).
+        x: Input of the forward pass, (..., in).
+        weight: (out, in).
+
+    Returns:
+        dx, dweight, dbias.
+
+    >>> dx, dw, db = linear_backward(np.ones((2, 1)), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0]]))
+    >>> dx.tolist(), dw.tolist(), db.tolist()
+    ([[5.0, 6.0], [5.0, 6.0]], [[4.0, 6.0]], [2.0])
+    """
+    if dy.shape != (*x.shape[:-1], weight.shape[0]):
+        raise ShapeError(f"dy must have the output's shape {(*x.shape[:-1], weight.shape[0])}, got {dy.shape}")
+    rows = dy.reshape(-1, weight.shape[0])
+    return dy @ weight, rows.T @ x.reshape(-1, weight.shape[1]), rows.sum(axis=0)

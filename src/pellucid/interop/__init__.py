@@ -1,0 +1,1 @@
+"""Files and foreign frameworks: the model file."""

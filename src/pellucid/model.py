@@ -1,0 +1,279 @@
+"""A model: a network, how its input is prepared, and what its outputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+
+from pellucid import functional as F
+from pellucid._types import Array, Shape
+from pellucid.data.dataset import Dataset
+from pellucid.errors import DataError, FileError, OptionError, ShapeError
+from pellucid.interop import model_file
+from pellucid.nn import Network
+from pellucid.shapes import text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pellucid.engines import Engine
+
+Normalize: TypeAlias = str | tuple[float | Sequence[float], float | Sequence[float]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an image becomes a network's input: (raw - low) / (high - low), then (x - mean) / std for each channel.
+
+    Args:
+        shape: (C, H, W).
+        value_range: Lowest and highest raw value.
+        mean: Of each channel, after scaling to 0 to 1.
+        std: Of each channel, after scaling to 0 to 1.
+        polarity: Whether the training images' border is "dark" or "light".
+        preparation: How image files are made fit: "resize" scales to H x W.
+
+    >>> spec = InputSpec((1, 1, 2), (0.0, 255.0), (0.5,), (0.5,))
+    >>> spec.canonical(np.array([[[[0, 255]]]], dtype=np.uint8))
+    array([[[[-1.,  1.]]]], dtype=float32)
+    """
+
+    shape: Shape
+    value_range: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    polarity: str = "dark"
+    preparation: str = "resize"
+
+    @classmethod
+    def of(cls, ds: Dataset, normalize: Normalize = "standard") -> Self:
+        """Return the input spec that fits a data set, its statistics taken from the training part.
+
+        Args:
+            ds: The data set.
+            normalize: "standard" (mean 0 and standard deviation 1 in training), "unit" (0 to 1), or (mean, std) of
+                the images scaled to 0 to 1, each a number or one per channel.
+        """
+        channels = ds.shape[0]
+        low, high = ds.value_range
+        raw = ds.images[ds.splits.train]
+        border = np.concatenate([raw[:, :, [0, -1]].ravel(), raw[:, :, :, [0, -1]].ravel()])
+        polarity = "light" if border.size and np.median(border) > (low + high) / 2 else "dark"
+        if isinstance(normalize, str):
+            if normalize not in ("standard", "unit"):
+                raise OptionError(f'normalize must be "standard", "unit" or (mean, std), got {normalize!r}')
+            mean, std = np.zeros(channels), np.ones(channels)
+            if normalize == "standard" and raw.size:
+                mean = (raw.mean(axis=(0, 2, 3), dtype=np.float64) - low) / (high - low)
+                std = raw.std(axis=(0, 2, 3), dtype=np.float64) / (high - low)
+                std[std == 0] = 1.0
+        else:
+            try:
+                mean, std = (np.broadcast_to(np.asarray(v, dtype=np.float64), (channels,)) for v in normalize)
+            except (TypeError, ValueError):
+                raise OptionError(
+                    f"normalize must be (mean, std), each a number or {channels} numbers, got {normalize!r}"
+                ) from None
+            if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+                raise OptionError(f"normalize needs finite means and positive standard deviations, got {normalize!r}")
+        return cls(ds.shape, ds.value_range, tuple(mean.tolist()), tuple(std.tolist()), polarity)
+
+    def canonical(self, raw: Array) -> Array:
+        """Return raw images as the network's input: float32, (N, C, H, W).
+
+        Args:
+            raw: (N, C, H, W), in value_range.
+        """
+        low, high = self.value_range
+        x = raw.astype(np.float32)
+        x -= np.float32(low)
+        x *= np.float32(1 / (high - low))
+        x -= np.asarray(self.mean, dtype=np.float32)[:, None, None]
+        x /= np.asarray(self.std, dtype=np.float32)[:, None, None]
+        return x
+
+    def check(self, images: object) -> Array:
+        """Return raw images as (N, C, H, W); a single image (C, H, W) or (H, W) becomes a batch of one.
+
+        Args:
+            images: Numbers in value_range.
+
+        Raises:
+            DataError: Where shape or values do not fit, with the cure.
+        """
+        x = np.asarray(images)
+        if x.dtype == object or not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
+            raise DataError(f"images must be numbers, got an array of {x.dtype}")
+        c, h, w = self.shape
+        if x.shape == (c, h, w) or (c == 1 and x.shape == (h, w)):
+            x = x.reshape(1, c, h, w)
+        elif c == 1 and x.ndim == 3 and x.shape[1:] == (h, w):
+            x = x[:, None]
+        if x.shape[1:] != (c, h, w):
+            cure = "resize them, or give image files, which are resized"
+            if x.shape[-3:] == (h, w, c):
+                cure = "put the channels before height and width: np.moveaxis(images, -1, -3)"
+            raise DataError(f"the model takes images N x {c} x {h} x {w}, got shape {x.shape}; {cure}")
+        low, high = self.value_range
+        if x.size and not (x.min() >= low and x.max() <= high):
+            bad = "NaN" if np.isnan(x.astype(np.float64)).any() else f"values from {x.min():g} to {x.max():g}"
+            raise DataError(f"the model takes raw values from {low:g} to {high:g}, got {bad}; do not normalize before")
+        return x
+
+    def read(self, source: str | Path | Image) -> Array:
+        """Return an image file or PIL image as a raw image in value_range: (C, H, W).
+
+        Args:
+            source: Path or PIL image.
+        """
+        from pellucid.data.images import open_image, to_array
+
+        c, h, w = self.shape
+        pixels = to_array(open_image(source), (h, w), c)
+        low, high = self.value_range
+        if (low, high) == (0.0, 255.0):
+            return pixels
+        return pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: (N, K), each row sums to 1.
+        indices: Number of the likeliest class, int64, (N,).
+        labels: Name of the likeliest class, N of them.
+        logits: Raw outputs, (N, K).
+        unsure: For each image None, or why the model should not be trusted with it.
+    """
+
+    probabilities: Array
+    indices: Array
+    labels: tuple[str, ...]
+    logits: Array
+    unsure: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{label} {p[i]:.1%}"
+            for label, i, p in zip(self.labels[:5], self.indices[:5], self.probabilities[:5], strict=True)
+        )
+        return f"Prediction({shown}{', ...' if len(self) > 5 else ''})"
+
+
+@dataclass(eq=False)
+class Model:
+    """A network with its input spec and class names; made by fit, or read by pellucid.load.
+
+    Args:
+        network: Built.
+        input: How an image becomes the network's input.
+        classes: Names, in the order of the outputs; empty for regression and autoencoders.
+        metrics: Numbers worth keeping, as the accuracy on the test part.
+        data_digest: SHA-256 of the data that it was trained on.
+        engine: Which engine predicts.
+    """
+
+    network: Network
+    input: InputSpec
+    classes: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    data_digest: str = ""
+    engine: str = "reference"
+    _engine: Engine | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.network.input_shape != self.input.shape:
+            raise ShapeError(
+                f"the network takes {text(self.network.input_shape)}, the input spec gives {text(self.input.shape)}"
+            )
+        out = self.network.output_shape(self.input.shape)
+        if self.classes and out != (len(self.classes),):
+            raise ShapeError(f"the network gives {text(out)} outputs, but there are {len(self.classes)} classes")
+
+    def outputs(self, raw: object) -> Array:
+        """Return the network's raw outputs for raw images.
+
+        Args:
+            raw: Numbers in the input spec's value_range, (N, C, H, W), (N, H, W) or one image.
+        """
+        if self._engine is None:
+            from pellucid import engines
+
+            self._engine = engines.create(self.engine)
+            self._engine.build(self.network)
+        x = self.input.check(raw)
+        parts = [self._engine.predict(self.input.canonical(x[i : i + 4096])) for i in range(0, max(len(x), 1), 4096)]
+        return np.concatenate(parts)
+
+    def predict(self, images: object) -> Prediction:
+        """Return classes and probabilities.
+
+        Args:
+            images: Raw arrays, or a path, a PIL image, or a list of these.
+
+        Raises:
+            DataError: For images that cannot be read or do not fit.
+
+        >>> import pellucid as pl
+        >>> ds = pl.data.load("digits")
+        >>> run = pl.fit(pl.models.create("block_cnn", ds.shape, 10), ds, epochs=1, progress=False)
+        >>> len(run.model.predict(ds.images[:3]))
+        3
+        """
+        if not self.classes:
+            raise OptionError("this model has no classes; model.outputs(images) gives its raw outputs")
+        sources: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+        if not sources:
+            raise DataError("there are no images to predict")
+        if all(isinstance(s, (str, Path)) or hasattr(s, "getexif") for s in sources):  # getexif: a PIL image
+            images = np.stack([self.input.read(s) for s in sources])
+        logits = self.outputs(images)
+        probabilities = F.softmax(logits.astype(np.float64), 1)
+        indices = logits.argmax(axis=1)
+        labels = tuple(self.classes[i] for i in indices)
+        return Prediction(probabilities, indices, labels, logits, (None,) * len(labels))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file: weights, network, input spec, class names; see interop.model_file.
+
+        Args:
+            path: Where to, usually something.safetensors.
+
+        Raises:
+            FileError: Where it cannot be written, or the network holds NaN or infinity.
+            OptionError: For a network with layers of one's own.
+        """
+        facts = {
+            "input": asdict(self.input),
+            "classes": list(self.classes),
+            "metrics": self.metrics,
+            "data_digest": self.data_digest,
+        }
+        model_file.write(self.network, facts, path)
+
+
+def load(path: str | Path) -> Model:
+    """Return the model of a model file or run directory; it predicts exactly what it predicted before saving.
+
+    Args:
+        path: A model file, or a folder with model.safetensors.
+
+    Raises:
+        FileError: For anything that is not whole and as pellucid wrote it.
+    """
+    path = Path(path)
+    content = model_file.read(path / "model.safetensors" if path.is_dir() else path)
+    spec = InputSpec(**content.input)
+    try:
+        return Model(content.network, spec, content.classes, content.metrics, content.data_digest)
+    except ShapeError as error:
+        raise FileError(f"{path}: {error}") from error

@@ -1,0 +1,190 @@
+"""Networks are trees of these: layers one after another, and a body with a way around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import overload
+
+from pellucid._types import Array, Shape
+from pellucid.errors import OptionError, ShapeError
+from pellucid.nn.layer import Backward, Gradients, Layer, join
+from pellucid.nn.network import Network
+from pellucid.random import Source, advance
+from pellucid.shapes import text
+
+
+def _check_layer(layer: object) -> Layer:
+    if isinstance(layer, Layer):
+        return layer
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        raise OptionError(f"{layer.__name__} is a class; write {layer.__name__}(...) to make a layer")
+    raise OptionError(f"expected a layer, got {layer!r}")
+
+
+class Sequential(Network):
+    """Layers one after another.
+
+    Args:
+        *layers: The layers; a Sequential among them is a part of its own.
+        input_shape: Shape of one input, as (C, H, W); builds the network.
+        seed: Same seed, same parameters.
+        dtype: "float32" or "float64".
+
+    Raises:
+        ShapeError: Where a layer cannot take what it gets.
+
+    >>> import numpy as np
+    >>> from pellucid import nn
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10), input_shape=(1, 8, 8))
+    >>> net(np.zeros((5, 1, 8, 8), dtype=np.float32)).shape
+    (5, 10)
+    """
+
+    def __init__(self, *layers: Layer, input_shape: Shape | None = None, seed: int = 0, dtype: str = "float32") -> None:
+        super().__init__()
+        self._children = {str(i): _check_layer(layer) for i, layer in enumerate(layers)}
+        if input_shape is not None:
+            self.build(input_shape, seed, dtype)
+
+    def append(self, layer: Layer) -> Sequential:
+        """Add a layer at the end, before the network is built, and return the network.
+
+        Args:
+            layer: What to add.
+
+        Raises:
+            OptionError: Where the network is built already.
+        """
+        if self.built or self._network is not None:
+            raise OptionError("the network is built; make a longer one: nn.Sequential(*net, layer, input_shape=...)")
+        self._children[str(len(self))] = _check_layer(layer)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._children.values())
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Layer | Sequential:
+        """Return a layer, or for a slice a new network of those layers (which clones them when it is built)."""
+        if isinstance(index, slice):
+            return Sequential(*list(self)[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"the network has {len(self)} layers, there is no number {index}")
+        return list(self)[index]
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (y, backward): each layer's forward in turn, then each one's backward in reverse.
+
+        Args:
+            x: Input, (N, ...).
+            training: Whether dropout drops and batch norm uses the batch.
+            rng: Stream or generator for the layers that draw.
+        """
+        backwards: list[tuple[str, Backward]] = []
+        for name, layer in self.children():
+            x, backward_of_layer = layer.forward(x, training=training, rng=rng)
+            backwards.append((name, backward_of_layer))
+            rng = advance(rng, layer.leaf_count)
+
+        def backward(dy: Array) -> tuple[Array, Gradients]:
+            gradients: Gradients = {}
+            for name, backward_of_layer in reversed(backwards):
+                dy, own = backward_of_layer(dy)
+                gradients.update({join(name, key): value for key, value in own.items()})
+            return dy, self._merge_shared(gradients)
+
+        return x, backward
+
+    def _trace(self, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
+        for name, _ in self.children():
+            shape = self._trace_child(name, shape, prefix, steps)
+        return shape
+
+    def __repr__(self) -> str:
+        lines = [f"  ({name}) {layer!r}".replace("\n", "\n  ") for name, layer in self.children()]
+        return "Sequential(\n" + "\n".join(lines) + "\n)" if lines else "Sequential()"
+
+
+class Residual(Network):
+    """y = body(x) + shortcut(x), with nothing after the sum (He et al.: Deep residual learning, 2015).
+
+    Args:
+        body: A layer, or a Sequential.
+        shortcut: What x passes through on its way around; x itself if None.
+
+    Raises:
+        ShapeError: When built, where body and shortcut do not give the same shape.
+
+    >>> import numpy as np
+    >>> from pellucid import nn
+    >>> block = nn.Residual(nn.Sequential(nn.Conv2d(2, 2, 3, padding="same"), nn.ReLU()))
+    >>> block(np.zeros((1, 2, 5, 5), dtype=np.float32)).shape
+    (1, 2, 5, 5)
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        self._children = {"body": _check_layer(body)}
+        if shortcut is not None:
+            self._children["shortcut"] = _check_layer(shortcut)
+
+    @property
+    def body(self) -> Layer:
+        """What computes the residual."""
+        return self._children["body"]
+
+    @property
+    def shortcut(self) -> Layer | None:
+        """What x passes through on its way around, or None."""
+        return self._children.get("shortcut")
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (body(x) + shortcut(x), backward); the gradient comes back on both ways.
+
+        Args:
+            x: Input, (N, ...).
+            training: Whether dropout drops and batch norm uses the batch.
+            rng: Stream or generator for the layers that draw.
+        """
+        y, backward_of_body = self.body.forward(x, training=training, rng=rng)
+        around, backward_of_shortcut = x, None
+        if self.shortcut is not None:
+            rng = advance(rng, self.body.leaf_count)
+            around, backward_of_shortcut = self.shortcut.forward(x, training=training, rng=rng)
+        if y.shape != around.shape:
+            raise ShapeError(f"body gives {y.shape} but the way around gives {around.shape}; they are added")
+
+        def backward(dy: Array) -> tuple[Array, Gradients]:
+            dx, own = backward_of_body(dy)
+            gradients = {join("body", key): value for key, value in own.items()}
+            if backward_of_shortcut is None:
+                return dx + dy, self._merge_shared(gradients)
+            dx_around, own = backward_of_shortcut(dy)
+            gradients.update({join("shortcut", key): value for key, value in own.items()})
+            return dx + dx_around, self._merge_shared(gradients)
+
+        return y + around, backward
+
+    def _trace(self, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
+        out = self._trace_child("body", shape, prefix, steps)
+        around = self._trace_child("shortcut", shape, prefix, steps) if self.shortcut is not None else shape
+        if out != around:
+            where = f"residual block {prefix}" if prefix else "the residual block"
+            cure = "give both the same channels, stride and padding"
+            if self.shortcut is None and len(out) == len(shape) == 3:
+                cure = (
+                    "keep the shape in the body (padding for an odd kernel: kernel_size // 2), "
+                    f"or give a shortcut such as Conv2d({shape[0]}, {out[0]}, 1)"
+                )
+            raise ShapeError(f"{where} adds {text(out)} from its body to {text(around)} from around it; {cure}")
+        return out
+
+    def __repr__(self) -> str:
+        lines = [f"  ({name}) {layer!r}".replace("\n", "\n  ") for name, layer in self.children()]
+        return "Residual(\n" + "\n".join(lines) + "\n)"

@@ -1,0 +1,136 @@
+"""Networks as plain data: what model files and spec.json hold.
+
+A layer is {"layer": NAME, argument: value, ...} with the constructor's arguments. Sequential has "layers", Residual has
+"body" and maybe "shortcut". A layer that stands at several places is written once, then as {"same_as": PATH}. Reading
+makes layers of this package only, by their names; nothing is imported or run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.errors import OptionError, unknown
+from pellucid.nn.activation import Dropout, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from pellucid.nn.containers import Residual, Sequential
+from pellucid.nn.conv import Conv2d, LazyConv2d
+from pellucid.nn.layer import Layer, join
+from pellucid.nn.linear import Flatten, LazyLinear, Linear
+from pellucid.nn.network import Network
+from pellucid.nn.norm import BatchNorm2d
+from pellucid.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+
+LEAVES: dict[str, type[Layer]] = {
+    kind.__name__: kind
+    for kind in (
+        AdaptiveAvgPool2d,
+        AvgPool2d,
+        BatchNorm2d,
+        Conv2d,
+        Dropout,
+        Flatten,
+        LazyConv2d,
+        LazyLinear,
+        LeakyReLU,
+        Linear,
+        MaxPool2d,
+        ReLU,
+        Sigmoid,
+        Softmax,
+        Tanh,
+    )
+}
+_DEPTH = 50
+
+
+def to_spec(layer: Layer) -> dict[str, Any]:
+    """Return a layer or network as plain data.
+
+    Args:
+        layer: Made of this package's layers.
+
+    Raises:
+        OptionError: For a layer of one's own, which plain data cannot hold.
+
+    >>> to_spec(Sequential(Flatten(), Linear(4, 2)))["layers"][0]
+    {'layer': 'Flatten'}
+    """
+    return _to_spec(layer, "", {})
+
+
+def _to_spec(layer: Layer, path: str, seen: dict[int, str]) -> dict[str, Any]:
+    if id(layer) in seen:
+        return {"same_as": seen[id(layer)]}
+    seen[id(layer)] = path
+    name = type(layer).__name__
+    if isinstance(layer, Network):
+        children = {key: _to_spec(child, join(path, key), seen) for key, child in layer.children()}
+        if type(layer) is Sequential:
+            return {"layer": name, "layers": list(children.values())}
+        if type(layer) is Residual:
+            return {"layer": name, **children}
+    elif LEAVES.get(name) is type(layer):
+        return {"layer": name, **layer.config()}
+    raise OptionError(f"{name} is not one of pellucid's layers, so a file cannot hold it; save its state_dict instead")
+
+
+def from_spec(spec: object) -> Layer:
+    """Return the layer or network that plain data describe, not built.
+
+    Args:
+        spec: As to_spec gives it.
+
+    Raises:
+        OptionError: For anything that is not a spec, with the place in it.
+
+    >>> from_spec({"layer": "Sequential", "layers": [{"layer": "LazyLinear", "out_features": 10}]})
+    Sequential(
+      (0) LazyLinear(10)
+    )
+    """
+    return _from_spec(spec, "", {})
+
+
+def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
+    where = f"layer {path}" if path else "the network"
+    if path.count(".") > _DEPTH:
+        raise OptionError(f"{where} is nested more than {_DEPTH} deep")
+    if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
+        raise OptionError(f'{where} must be an object such as {{"layer": "ReLU"}}, got {spec!r:.80}')
+    if "same_as" in spec:
+        if set(spec) != {"same_as"} or spec["same_as"] not in made:
+            raise OptionError(f"{where} is the same as {spec['same_as']!r:.80}, which does not stand before it")
+        return made[spec["same_as"]]
+    arguments = dict(spec)
+    name = arguments.pop("layer", None)
+    layer: Layer
+    if name == "Sequential":
+        _check_keys(arguments, {"layers"}, {"layers"}, where)
+        if not isinstance(arguments["layers"], list):
+            raise OptionError(f'{where}: "layers" must be a list, got {arguments["layers"]!r:.80}')
+        children = [_from_spec(child, join(path, str(i)), made) for i, child in enumerate(arguments["layers"])]
+        layer = Sequential(*children)
+    elif name == "Residual":
+        _check_keys(arguments, {"body"}, {"body", "shortcut"}, where)
+        layer = Residual(**{key: _from_spec(child, join(path, key), made) for key, child in arguments.items()})
+    elif isinstance(name, str) and name in LEAVES:
+        parameters = list(inspect.signature(LEAVES[name].__init__).parameters.values())[1:]
+        required = {p.name for p in parameters if p.default is p.empty}
+        _check_keys(arguments, required, {p.name for p in parameters}, where)
+        try:
+            layer = LEAVES[name](**arguments)
+        except (TypeError, ValueError, OptionError) as error:
+            raise OptionError(f"{where} ({name}): {error}") from None
+    else:
+        raise OptionError(f"{where}: {unknown('layer', name, [*LEAVES, 'Sequential', 'Residual'])}")
+    made[path] = layer
+    return layer
+
+
+def _check_keys(arguments: Mapping[str, Any], required: set[str], known: set[str], where: str) -> None:
+    missing, strange = sorted(required - set(arguments)), sorted(set(arguments) - known)
+    if missing:
+        raise OptionError(f"{where} lacks {', '.join(missing)}")
+    if strange:
+        raise OptionError(f"{where}: {unknown('argument', strange[0], sorted(known) or ['(none)'])}")

@@ -1,0 +1,152 @@
+"""The pictures of a run directory: learning curves, confusion matrix, sample images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pellucid.data.dataset import Dataset
+    from pellucid.metrics import Evaluation
+    from pellucid.training import History, Run
+
+# Okabe and Ito's palette, which people without full color vision can tell apart.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def curves(history: History) -> Figure:
+    """Return a figure of loss and accuracy by epoch, training and validation, the best epoch marked.
+
+    Args:
+        history: At least one epoch.
+    """
+    columns = [("loss", "loss"), ("accuracy", "accuracy")] if any(history["train_accuracy"]) else [("loss", "loss")]
+    figure = _figure(5 * len(columns), 3.6)
+    best = history.best
+    for ax, (name, label) in zip(np.ravel(figure.subplots(1, len(columns))), columns, strict=True):
+        epochs = history["epoch"]
+        ax.plot(epochs, history[f"train_{name}"], color=BLUE, marker="o", ms=3.5, label="training")
+        values = history[f"val_{name}"]
+        if values and values[0] is not None:
+            ax.plot(epochs, values, color=ORANGE, marker="s", ms=3.5, label="validation")
+            if best is not None:
+                at = (best.epoch, getattr(best, f"val_{name}"))
+                ax.axvline(best.epoch, color=GREEN, lw=1, ls="--", zorder=0)
+                ax.plot(*at, marker="*", ms=13, color=GREEN, ls="", label=f"kept: epoch {best.epoch}, {at[1]:.4g}")
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.25)
+        ax.legend(frameon=False)
+    return figure
+
+
+def confusion(evaluation: Evaluation) -> Figure:
+    """Return a figure of the confusion matrix with counts: rows true, columns predicted, colored by share of the row.
+
+    Args:
+        evaluation: Of a classifier.
+    """
+    counts, names = evaluation.confusion, evaluation.labels
+    k = len(names)
+    side = min(max(4.5, 0.5 * k + 2), 14)
+    figure = _figure(side + 0.6, side)
+    ax = figure.subplots()
+    rows = counts.sum(axis=1, keepdims=True)
+    share = counts / np.maximum(rows, 1)
+    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks = np.arange(k)
+    long = max(map(len, names)) > 3
+    ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center")
+    ax.set_yticks(ticks, names)
+    ax.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%} of {evaluation.n}")
+    if k <= 25:
+        for i, j in np.argwhere(counts > 0):
+            dark = share[i, j] > 0.5
+            ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def show(image: Array, value_range: tuple[float, float]) -> Array:
+    """Return an image (C, H, W) as matplotlib shows it: (H, W) or (H, W, 3), from 0 to 1.
+
+    Args:
+        image: Raw.
+        value_range: Lowest and highest raw value.
+    """
+    low, high = value_range
+    unit = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+    return np.moveaxis(unit, 0, -1) if len(unit) == 3 else unit[0]
+
+
+def samples(ds: Dataset, indices: Array, predicted: tuple[str, ...] | None = None) -> Figure:
+    """Return a figure of images with their labels; wrong predictions stand below in another color.
+
+    Args:
+        ds: The data set.
+        indices: Which images, at most 24 are shown.
+        predicted: Predicted class names of these images.
+    """
+    chosen = np.asarray(indices)[:24]
+    columns = min(8, max(len(chosen), 1))
+    lines = -(-max(len(chosen), 1) // columns)
+    figure = _figure(1.25 * columns, 1.6 * lines)
+    for position, ax in enumerate(np.ravel(figure.subplots(lines, columns, squeeze=False))):
+        ax.axis("off")
+        if position >= len(chosen):
+            continue
+        i = chosen[position]
+        ax.imshow(show(ds.images[i], ds.value_range), cmap="gray", vmin=0, vmax=1)
+        label = ds.classes[int(ds.targets[i])] if ds.is_classification else str(ds.ids[i])
+        wrong = predicted is not None and predicted[position] != label
+        says = f"{label}\nread as {predicted[position]}" if wrong and predicted else f"{label}\n"
+        ax.set_title(says, fontsize=8, color=RED if wrong else "black", pad=2)
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file.
+
+    Args:
+        figure: Any.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def write_all(run: Run, folder: Path) -> None:
+    """Write curves.png, and for classifiers confusion.png and samples.png, into a run directory.
+
+    Args:
+        run: The ended training.
+        folder: Where to.
+    """
+    figures: dict[str, Any] = {}
+    if len(run.history):
+        figures["curves.png"] = curves(run.history)
+    if run.model.classes:
+        part = next(p for p in ("test", "val", "train") if len(run.dataset.indices(p)))
+        evaluation = run.evaluate(part=part)
+        figures["confusion.png"] = confusion(evaluation)
+        # Wrong ones first, since they tell more; then right ones.
+        order = np.argsort(evaluation.true == evaluation.predicted, kind="stable")
+        picked = np.concatenate([order[:8], order[::-1][:16]])[:24]
+        names = tuple(evaluation.labels[k] for k in evaluation.predicted[picked])
+        figures["samples.png"] = samples(run.dataset, run.dataset.indices(part)[picked], names)
+    for name, figure in figures.items():
+        write_atomic(folder / name, to_png(figure))

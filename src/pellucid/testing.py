@@ -1,0 +1,145 @@
+"""Checks for one's own layers: gradients against central differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.errors import PellucidError
+from pellucid.nn import Layer, Loss
+from pellucid.random import Stream
+
+STEP = 1e-6
+TOLERANCE = 1e-7
+
+
+class GradientError(PellucidError, AssertionError):
+    """A backward pass that disagrees with finite differences."""
+
+
+def _compare(name: str, change: float, predicted: float, scale: float, tolerance: float) -> None:
+    error = abs(change - predicted) / max(abs(change), abs(predicted), scale)
+    if not error < tolerance:
+        ratio = predicted / change if change else float("inf")
+        hint = "the axes or the kernel may be flipped or transposed, or a sum over the batch may be missing"
+        if abs(ratio - round(ratio)) < 1e-3 and round(ratio) not in (0, 1):
+            hint = f"it is {round(ratio)} times too large"
+        elif 0 < ratio < 1 and abs(1 / ratio - round(1 / ratio)) < 1e-3:
+            hint = f"it is {round(1 / ratio)} times too small"
+        elif predicted == 0:
+            hint = "it is zero"
+        raise GradientError(
+            f"the gradient by {name} is wrong: along a random direction backward gives {predicted:.9g}, "
+            f"central differences {change:.9g} (relative error {error:.1e}, allowed {tolerance:g}); {hint}"
+        )
+
+
+def check_layer(
+    layer: Layer,
+    x: Array,
+    *,
+    training: bool = False,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Compare a layer's backward with central differences, for the input and each parameter, in float64.
+
+    For a random gradient u of the output and a random direction v, u . (f(a + h v) - f(a - h v)) / 2h must equal v .
+    gradient. A gradient u of ones would let flipped and transposed kernels pass; a random one does not. Choose x away
+    from kinks (ReLU at 0) and ties (max-pooling), where the derivative does not exist.
+
+    Args:
+        layer: Any layer or network; it is not changed.
+        x: Input with the batch axis first, of more than one sample.
+        training: Check the training mode.
+        seed: Of the random directions and of dropout.
+        tolerance: Allowed relative error.
+
+    Raises:
+        GradientError: Where they disagree, with a guess at the cause.
+
+    >>> from pellucid import nn
+    >>> check_layer(nn.Conv2d(2, 3, (3, 2), stride=2), Stream(1).normal(0, 1, (2, 2, 7, 6)))
+    """
+    layer = layer.astype("float64")
+    x = np.asarray(x, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    start = layer.state_dict()
+
+    def run(at: Array, changed: dict[str, Array]) -> Array:
+        layer.load_state_dict({**start, **changed})
+        return layer.forward(at, training=training, rng=Stream(seed))[0]
+
+    y, backward = layer.forward(x, training=training, rng=Stream(seed))
+    u = rng.standard_normal(y.shape)
+    dx, gradients = backward(u)
+    parameters = {name: start[name] for name in layer.named_parameters()}
+    if set(gradients) != set(parameters):
+        raise GradientError(f"backward gives gradients by {sorted(gradients)}, the parameters are {sorted(parameters)}")
+    if dx is None or dx.shape != x.shape:
+        raise GradientError(f"dx must have the input's shape {x.shape}, got {None if dx is None else dx.shape}")
+    directions = {"x": rng.standard_normal(x.shape)}
+    directions.update({name: rng.standard_normal(value.shape) for name, value in parameters.items()})
+    for name, v in directions.items():
+        gradient = dx if name == "x" else gradients[name]
+        if gradient.shape != v.shape:
+            raise GradientError(f"the gradient by {name} has shape {gradient.shape}, must have {v.shape}")
+        sides = []
+        for h in (STEP, -STEP):
+            sides.append(run(x + h * v, {}) if name == "x" else run(x, {name: parameters[name] + h * v}))
+        change = float((u * (sides[0] - sides[1])).sum() / (2 * STEP))
+        scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
+        _compare(name, change, float((gradient * v).sum()), scale, tolerance)
+
+
+def check_loss(loss: Loss, output: Array, target: Array, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+    """Compare a loss's backward with central differences, in float64.
+
+    Args:
+        loss: Any loss.
+        output: What a network gives, (N, ...).
+        target: What the loss takes with it.
+        seed: Of the random direction.
+        tolerance: Allowed relative error.
+
+    Raises:
+        GradientError: Where they disagree.
+
+    >>> from pellucid import nn
+    >>> check_loss(nn.CrossEntropyLoss(), Stream(0).normal(0, 1, (4, 3)), np.array([0, 2, 1, 1]))
+    """
+    output = np.asarray(output, dtype=np.float64)
+    v = np.random.default_rng(seed).standard_normal(output.shape)
+    gradient = loss.forward(output, target)[1]()
+    change = (loss(output + STEP * v, target) - loss(output - STEP * v, target)) / (2 * STEP)
+    scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
+    _compare("the output", change, float((gradient * v).sum()), scale, tolerance)
+
+
+def check_gradients(
+    function: Callable[[Array], float], gradient: Array, x: Array, *, seed: int = 0, tolerance: float = TOLERANCE
+) -> None:
+    """Compare a gradient that one computed oneself with central differences of a function, in float64.
+
+    Args:
+        function: Takes an array like x, returns a number.
+        gradient: What is claimed to be the gradient at x.
+        x: Where.
+        seed: Of the random direction.
+        tolerance: Allowed relative error.
+
+    Raises:
+        GradientError: Where they disagree.
+
+    >>> x = np.array([1.0, 2.0])
+    >>> check_gradients(lambda a: float((a**2).sum()), 2 * x, x)
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if np.shape(gradient) != x.shape:
+        raise GradientError(f"the gradient has shape {np.shape(gradient)}, must have {x.shape}")
+    v = np.random.default_rng(seed).standard_normal(x.shape)
+    change = (function(x + STEP * v) - function(x - STEP * v)) / (2 * STEP)
+    scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
+    _compare("x", change, float((np.asarray(gradient) * v).sum()), scale, tolerance)

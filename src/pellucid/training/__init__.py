@@ -1,0 +1,7 @@
+"""Training: fit, its loop, its history, and the folder that a run leaves."""
+
+from pellucid.training.callbacks import Callback, EarlyStopping
+from pellucid.training.history import History, Row
+from pellucid.training.run import Run, evaluate, fit
+
+__all__ = ["Callback", "EarlyStopping", "History", "Row", "Run", "evaluate", "fit"]

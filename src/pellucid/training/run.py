@@ -1,0 +1,362 @@
+"""fit: from a network and a data set to a trained model, and evaluate."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid import engines, metrics, optim, schedules
+from pellucid.data.augment import Augmentation, augmentation
+from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays
+from pellucid.data.splits import split
+from pellucid.errors import DataError, OptionError
+from pellucid.functional import softmax
+from pellucid.interop.model_file import weights_digest
+from pellucid.model import InputSpec, Model, Normalize
+from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
+from pellucid.nn.spec import to_spec
+from pellucid.optim import Optimizer
+from pellucid.schedules import Schedule
+from pellucid.shapes import integer, text
+from pellucid.training.callbacks import Callback
+from pellucid.training.history import History
+from pellucid.training.progress import ProgressReport
+from pellucid.training.run_directory import RunDirectory, check_same_settings
+from pellucid.training.trainer import Trainer
+
+
+@dataclass(eq=False)
+class Run:
+    """What fit returns.
+
+    Attributes:
+        model: The trained network with its input spec and class names; best weights.
+        history: What each epoch gave.
+        stopped: "finished", "early stopping", "interrupted", or what a callback said.
+        dataset: The data, with the parts that were used.
+        warnings: What went wrong without ending the training.
+        path: The run directory, or None.
+    """
+
+    model: Model
+    history: History
+    stopped: str
+    dataset: Dataset
+    warnings: tuple[str, ...] = ()
+    path: Path | None = None
+
+    def evaluate(
+        self, ds: Dataset | tuple[object, object] | None = None, part: str | None = None
+    ) -> metrics.Evaluation:
+        """Return how well the model does; see evaluate().
+
+        Args:
+            ds: Data set or (images, labels); the run's own if None.
+            part: "train", "val", "test" or "all"; "test" if there is one, else "all".
+        """
+        return evaluate(self.model, self.dataset if ds is None else ds, part)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of parameters and buffers, in hex."""
+        return weights_digest(self.model.network)
+
+    def __repr__(self) -> str:
+        return f"Run({self.stopped}, {self.history!r}, path={self.path and str(self.path)!r})"
+
+
+def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None = None) -> metrics.Evaluation:
+    """Return loss, accuracy, recall and precision per class and the confusion matrix of a model on a data set.
+
+    Args:
+        model: A classifier.
+        ds: Data set or (images, labels), raw.
+        part: "train", "val", "test" or "all"; "test" if there is one, else "all".
+
+    Raises:
+        DataError: Where the classes or images do not fit the model.
+    """
+    if not model.classes:
+        raise OptionError("this model has no classes to evaluate; compare model.outputs(images) with the targets")
+    if not isinstance(ds, Dataset):
+        images, labels = ds
+        ds = from_arrays(images, labels, value_range=model.input.value_range)
+        if len(ds.classes) <= len(model.classes):
+            ds = replace(ds, classes=model.classes)
+    if not ds.is_classification:
+        raise DataError("evaluating a classifier needs labels, got float targets")
+    positions = {name: i for i, name in enumerate(model.classes)}
+    strange = [name for name in ds.classes if name not in positions]
+    if strange:
+        raise DataError(
+            f'the data have the class "{strange[0]}", which the model does not know; its classes: '
+            f"{', '.join(model.classes)}"
+        )
+    part = part or ("test" if len(ds.splits.test) else "all")
+    chosen = ds.indices(part)
+    if not len(chosen):
+        raise DataError(f'the data set has no part "{part}"; use --split all')
+    renumber = np.array([positions[name] for name in ds.classes], dtype=np.int64)
+    logits = model.outputs(ds.images[chosen])
+    ids = [ds.ids[i] for i in chosen.tolist()]
+    true = renumber[ds.targets[chosen]]
+    return metrics.evaluate(logits, true, model.classes, ids, softmax(logits.astype(np.float64), 1))
+
+
+def fit(
+    net: Network,
+    ds: Dataset | tuple[object, object],
+    loss: Loss | None = None,
+    validation: Dataset | tuple[object, object] | None = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    optimizer: Optimizer | None = None,
+    schedule: Schedule | None = None,
+    augment: str | Augmentation | None = None,
+    callbacks: Sequence[Callback] = (),
+    engine: str = "reference",
+    seed: int = 0,
+    threads: int | None = None,
+    out: str | Path | None = None,
+    *,
+    normalize: Normalize = "standard",
+    balance: bool = False,
+    checkpoint_every: int | None = None,
+    progress: bool = True,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> Run:
+    """Train a network in place and return the run; the network ends with the weights of the lowest validation loss.
+
+    Args:
+        net: Built, or it is built here for the images' shape. Its parameters are never drawn again.
+        ds: Data set, or (images, targets). Arrays are divided into training and validation (a fifth) only.
+        loss: Cross-entropy for labels and mean squared error for float targets if None.
+        validation: Data to validate on instead of the data set's own part.
+        epochs: How often each sample is seen.
+        batch_size: Samples of a step; the last step of an epoch may have fewer.
+        optimizer: Adam with lr 3e-3 if None.
+        schedule: What the optimizer's lr is multiplied by; one-cycle if None.
+        augment: "digit", "photo", "none" or an Augmentation, for training images only.
+        callbacks: What hears of epochs and steps.
+        engine: Which engine computes.
+        seed: Of parameters, order, dropout and augmentation.
+        threads: How many the engine uses; chosen by it if None.
+        out: Run directory; nothing is written if None.
+        normalize: "standard", "unit", or (mean, std); see InputSpec.of.
+        balance: Weight classes by how rare they are.
+        checkpoint_every: Save last.ckpt every so many steps, besides the end of each epoch; needs out.
+        progress: Show what happens.
+        resume: Go on from last.ckpt in out.
+        settings: Written into config.toml besides fit's own.
+
+    Raises:
+        DataError: For data that cannot be used.
+        ShapeError: Where network and images do not fit.
+        OptionError: For arguments that cannot be.
+        TrainingError: For a loss that is not finite.
+
+    >>> import pellucid as pl
+    >>> from pellucid import nn
+    >>> net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(10))
+    >>> run = pl.fit(net, pl.data.load("digits"), epochs=2, progress=False)
+    >>> run.evaluate().accuracy > 0.5
+    True
+    """
+    epochs, batch_size = integer(epochs, "epochs"), integer(batch_size, "batch_size")
+    seed = integer(seed, "seed", minimum=0)
+    if checkpoint_every is not None:
+        integer(checkpoint_every, "checkpoint_every")
+    if resume and out is None:
+        raise OptionError("resume needs out, the folder of the run")
+    ds = _dataset(ds, validation, seed)
+    net = _network(net, ds, seed)
+    loss = _loss(loss, net, ds, balance)
+    spec = InputSpec.of(ds, normalize)
+    optimizer = optimizer or optim.Adam(lr=3e-3)
+    schedule = schedule or schedules.OneCycle()
+    varied = augmentation(augment)
+    worker = engines.create(engine)
+    worker.build(net, loss, optimizer, seed, threads)
+    model = Model(net, spec, ds.classes if ds.is_classification else (), {}, ds.digest() if out else "", engine)
+
+    report = ProgressReport() if progress else None
+    trainer = Trainer(
+        net,
+        ds,
+        spec,
+        loss,
+        optimizer,
+        schedule,
+        worker,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        augment=varied,
+        callbacks=callbacks,
+        report=report,
+        checkpoint_every=checkpoint_every,
+    )
+    folder = None
+    if out is not None:
+        exact = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "engine": engine,
+            "network": to_spec(net),
+            "loss": repr(loss),
+            "optimizer": repr(optimizer),
+            "schedule": repr(schedule),
+            "augment": repr(varied),
+            "normalize": normalize,
+            "data_digest": model.data_digest,
+            "split": _split_digest(ds.splits),
+        }
+        folder = _open_run(out, trainer, resume, exact, {**(settings or {}), "resolved": exact}, ds)
+        _save_as_it_goes(trainer, folder, model, exact)
+    trainer.run()
+    path = folder.path if folder is not None else None
+    run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
+    if folder is not None:
+        _write_results(run, folder)
+    if trainer.signal == signal.SIGTERM:
+        signal.raise_signal(signal.SIGTERM)
+    return run
+
+
+def _dataset(ds: Dataset | tuple[object, object], validation: object, seed: int) -> Dataset:
+    """Return one data set whose parts "train" and "val" are what to train and validate on."""
+    if not isinstance(ds, Dataset):
+        if not isinstance(ds, (tuple, list)) or len(ds) != 2:
+            raise OptionError(f"ds must be a Dataset or (images, targets), got {type(ds).__name__}")
+        ds = from_arrays(*ds)
+    if not len(ds.splits.train):
+        raise DataError("there are no images to train on")
+    if validation is not None:
+        return _with_validation(ds, validation)
+    if not len(ds.splits.val):
+        ds = split(ds, test_fraction=0.0, seed=seed)
+    return ds
+
+
+def _with_validation(ds: Dataset, validation: object) -> Dataset:
+    if isinstance(validation, Dataset):
+        part = validation.splits.val if len(validation.splits.val) else np.arange(len(validation))
+        images, targets = validation.images[part], validation.targets[part]
+        if validation.classes != ds.classes and ds.is_classification:
+            raise DataError(f"validation has the classes {validation.classes}, training {ds.classes}; use the same")
+    elif isinstance(validation, (tuple, list)) and len(validation) == 2:
+        images = check_images(validation[0])
+        targets = check_targets(validation[1], len(images), len(ds.classes) if ds.is_classification else None)
+    else:
+        raise OptionError(f"validation must be a Dataset or (images, targets), got {type(validation).__name__}")
+    if images.shape[1:] != ds.shape:
+        raise DataError(f"validation images are {text(images.shape[1:])}, training images {text(ds.shape)}")
+    if images.dtype != ds.images.dtype or targets.dtype != ds.targets.dtype:
+        raise DataError(
+            f"validation has {images.dtype} images and {targets.dtype} targets, "
+            f"training {ds.images.dtype} and {ds.targets.dtype}"
+        )
+    if len(images) and not ds.value_range[0] <= images.min() <= images.max() <= ds.value_range[1]:
+        raise DataError(f"validation pixels lie outside the training's value_range {ds.value_range}")
+    return replace(
+        ds,
+        images=np.concatenate([ds.images, images]),
+        targets=np.concatenate([ds.targets, targets]),
+        splits=replace(ds.splits, val=np.arange(len(ds), len(ds) + len(images))),
+        ids=[*ds.ids, *(f"validation/{i}" for i in range(len(images)))],
+    )
+
+
+def _network(net: object, ds: Dataset, seed: int) -> Network:
+    if not isinstance(net, Network):
+        raise OptionError(f"net must be a network such as nn.Sequential(...), got {type(net).__name__}")
+    return net.build(ds.shape, seed)
+
+
+def _loss(loss: Loss | None, net: Network, ds: Dataset, balance: bool) -> Loss:
+    """Return the loss, checked against the network's outputs and the targets."""
+    out = net.output_shape(net.input_shape)
+    if balance:
+        if loss is not None or not ds.is_classification:
+            raise OptionError("balance weights the classes of the default loss; give weights to your own loss instead")
+        counts = np.bincount(ds.targets[ds.splits.train], minlength=out[0])
+        loss = CrossEntropyLoss(weight=np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0.0))
+    if loss is None:
+        loss = CrossEntropyLoss() if ds.is_classification else MSELoss()
+    if ds.is_classification:
+        if not loss.takes_labels:
+            raise DataError(
+                f"{loss!r} takes float targets of the output's shape {text(out)}, but the targets are labels; "
+                "use CrossEntropyLoss, or give float targets"
+            )
+        if out != (len(ds.classes),):
+            raise DataError(
+                f"the data have {len(ds.classes)} classes, but the network gives {text(out)} outputs; "
+                f"end it with LazyLinear({len(ds.classes)})"
+            )
+    elif ds.targets.shape[1:] != out:
+        raise DataError(f"targets are {text(ds.targets.shape[1:])} each, but the network gives {text(out)}")
+    loss.check_network(net)
+    return loss
+
+
+def _split_digest(splits: Splits) -> str:
+    import hashlib
+
+    parts = (splits.train, splits.val, splits.test)
+    return hashlib.sha256(b"|".join(np.asarray(part, dtype="<i8").tobytes() for part in parts)).hexdigest()
+
+
+def _open_run(
+    out: str | Path, trainer: Trainer, resume: bool, exact: dict[str, Any], settings: dict[str, Any], ds: Dataset
+) -> RunDirectory:
+    if not resume:
+        folder = RunDirectory.create(out)
+        folder.write_settings(settings, ds)
+        return folder
+    folder = RunDirectory(Path(out))
+    arrays, facts, then = folder.read_checkpoint()
+    check_same_settings(exact, then)
+    trainer.load_state(arrays, facts)
+    return folder
+
+
+def _save_as_it_goes(trainer: Trainer, folder: RunDirectory, model: Model, exact: dict[str, Any]) -> None:
+    """Have the trainer write checkpoint, history and best model; the checkpoint first, since it holds all the rest."""
+
+    def checkpoint() -> None:
+        arrays, facts = trainer.state()
+        folder.write_checkpoint(arrays, facts, exact)
+        folder.write_history(trainer.history)
+        if trainer.seen == 0 and trainer.history.best is not None and trainer.history.best is trainer.history.rows[-1]:
+            folder.write_model(model)
+
+    trainer.checkpoint = checkpoint
+
+
+def _write_results(run: Run, folder: RunDirectory) -> None:
+    """Write model, metrics and pictures of the ended run."""
+    document: dict[str, Any] = {
+        "stopped": run.stopped,
+        "epochs": len(run.history),
+        "best_epoch": run.history.best.epoch if run.history.best else None,
+        "weights_digest": run.digest,
+        "warnings": list(run.warnings),
+    }
+    if run.model.classes:
+        for part in ("val", "test"):
+            if len(run.dataset.indices(part)):
+                document[part] = run.evaluate(part=part).to_dict()
+                run.model.metrics[f"{part}_accuracy"] = document[part]["accuracy"]
+    folder.write_model(run.model)
+    folder.write_metrics(document)
+    from pellucid.report import plots
+
+    plots.write_all(run, folder.path)

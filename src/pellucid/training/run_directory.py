@@ -1,0 +1,176 @@
+"""The folder of a run: what was asked, what was learned, and how well it does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.data.dataset import Dataset, Splits
+from pellucid.errors import FileError, OptionError
+from pellucid.files import read_bytes, write_atomic
+from pellucid.interop.model_file import FORMAT, pack, unpack
+from pellucid.model import Model
+from pellucid.training.history import History
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and formats of a run's files.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDirectory:
+        """Make the folder for a new run.
+
+        Args:
+            path: Must not exist, or be empty.
+
+        Raises:
+            FileError: Where there is something already, or it cannot be made.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise FileError(
+                    f"{folder} is not empty; give another folder, or --resume to continue the run that is there"
+                )
+        except OSError as error:
+            raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return cls(folder)
+
+    def write_settings(self, settings: dict[str, Any], ds: Dataset) -> None:
+        """Write config.toml and splits.json.
+
+        Args:
+            settings: Every resolved setting; None is left out.
+            ds: The data, with its parts.
+        """
+        import tomli_w
+
+        def clean(values: dict[str, Any]) -> dict[str, Any]:
+            return {
+                k: clean(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v
+                for k, v in values.items()
+                if v is not None
+            }
+
+        write_atomic(self.path / "config.toml", tomli_w.dumps(clean(settings)).encode())
+        parts = {p: [ds.ids[i] for i in ds.indices(p).tolist()] for p in ("train", "val", "test")}
+        self._write_json("splits.json", parts)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return what config.toml holds.
+
+        Raises:
+            FileError: Where it cannot be read.
+        """
+        import tomllib
+
+        path = self.path / "config.toml"
+        try:
+            return tomllib.loads(read_bytes(path).decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FileError(f"{path} is not valid TOML: {error}") from None
+
+    def recorded_splits(self, ds: Dataset) -> Dataset:
+        """Return the data set divided as this run recorded it.
+
+        Args:
+            ds: The same data as the run's.
+
+        Raises:
+            FileError: Where splits.json cannot be read or names samples that the data set does not have.
+        """
+        path = self.path / "splits.json"
+        number = {sample: i for i, sample in enumerate(ds.ids)}
+        try:
+            parts = json.loads(read_bytes(path))
+            train, val, test = (
+                np.array([number[sample] for sample in parts[part]], dtype=np.int64)
+                for part in ("train", "val", "test")
+            )
+        except (ValueError, KeyError, TypeError):
+            raise FileError(f"{path} does not fit the data; it was changed, or belongs to another run") from None
+        return ds.with_splits(Splits(train, val, test))
+
+    def write_checkpoint(self, arrays: dict[str, Array], facts: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Write last.ckpt: everything that is needed to go on.
+
+        Args:
+            arrays: Flat arrays by name.
+            facts: Position, sums, history.
+            settings: What a resume must agree with.
+        """
+        document = {"format": FORMAT, "kind": "checkpoint", "settings": settings, "training": facts}
+        write_atomic(self.path / "last.ckpt", pack(arrays, document))
+
+    def read_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any], dict[str, Any]]:
+        """Return arrays, facts and settings of last.ckpt.
+
+        Raises:
+            FileError: Where there is none, or it is damaged.
+        """
+        path = self.path / "last.ckpt"
+        if not path.exists():
+            raise FileError(f"there is no checkpoint {path}; train without --resume")
+        arrays, document = unpack(read_bytes(path), str(path))
+        if document.get("kind") != "checkpoint" or document.get("format") != FORMAT:
+            raise FileError(f"{path} is not a checkpoint of this version")
+        return arrays, document["training"], document["settings"]
+
+    def write_history(self, history: History) -> None:
+        """Write history.jsonl, a line for each epoch.
+
+        Args:
+            history: All epochs so far.
+        """
+        write_atomic(self.path / "history.jsonl", history.to_jsonl().encode())
+
+    def write_model(self, model: Model) -> None:
+        """Write model.safetensors.
+
+        Args:
+            model: With the best weights.
+        """
+        model.save(self.path / "model.safetensors")
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json.
+
+        Args:
+            metrics: Numbers by part.
+        """
+        self._write_json("metrics.json", metrics)
+
+    def _write_json(self, name: str, document: Any) -> None:
+        write_atomic(self.path / name, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+
+
+def check_same_settings(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Refuse to resume with other settings.
+
+    Args:
+        now: Of this call.
+        then: Of the checkpoint.
+
+    Raises:
+        OptionError: Names the first setting that differs.
+    """
+    plain = json.loads(json.dumps(now))
+    for name in sorted({*plain, *then}):
+        if plain.get(name) != then.get(name):
+            raise OptionError(
+                f"cannot resume: {name} was {then.get(name)!r:.80}, now it is {plain.get(name)!r:.80}; "
+                "leave it out, or start a new run"
+            )

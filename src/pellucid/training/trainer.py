@@ -1,0 +1,283 @@
+"""The loop: epochs, chunks of steps, validation, best weights.
+
+Everything that a resume needs is in the attributes that state() collects; nothing is hidden in generators or threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.data.augment import Augmentation
+from pellucid.data.dataset import Dataset
+from pellucid.engines import Engine
+from pellucid.errors import TrainingError
+from pellucid.model import InputSpec
+from pellucid.nn import Loss, Network
+from pellucid.optim import Optimizer
+from pellucid.random import shuffled
+from pellucid.schedules import Schedule
+from pellucid.training import trouble
+from pellucid.training.callbacks import Callback
+from pellucid.training.history import History, Row
+from pellucid.training.progress import ProgressReport
+from pellucid.training.signals import Interrupts
+
+_CHUNK_SECONDS = 0.05
+
+
+class Trainer:
+    """Trains a network on the training part of a data set.
+
+    Args:
+        network: Built; trained in place.
+        ds: Whose parts "train" and "val" are used.
+        spec: How images become the network's input.
+        loss: What is made small.
+        optimizer: How.
+        schedule: What the optimizer's lr is multiplied by.
+        engine: Built for network, loss and optimizer.
+        epochs: How often each sample is seen.
+        batch_size: Samples of a step.
+        seed: Of order, augmentation and dropout.
+        augment: How training images are varied, or None.
+        callbacks: What hears of epochs and steps.
+        report: Shows progress, or None.
+        checkpoint_every: Steps between two checkpoints within an epoch, or None.
+
+    Attributes:
+        checkpoint: Called to save: at the end of each epoch, on an interrupt, and every checkpoint_every steps.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ds: Dataset,
+        spec: InputSpec,
+        loss: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        engine: Engine,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        augment: Augmentation | None = None,
+        callbacks: Sequence[Callback] = (),
+        report: ProgressReport | None = None,
+        checkpoint_every: int | None = None,
+    ) -> None:
+        self.network, self.loss, self.optimizer, self.schedule = network, loss, optimizer, schedule
+        self.engine, self.epochs, self.batch_size, self.seed = engine, epochs, batch_size, seed
+        self.callbacks = [*callbacks, *([report] if report else [])]
+        self._report, self._checkpoint_every = report, checkpoint_every
+        self.checkpoint: Callable[[], None] = lambda: None
+        self._ds, self._spec, self._augment = ds, spec, augment
+        self._train = ds.splits.train
+        self._targets = ds.targets[self._train]
+        self._images = None if augment else spec.canonical(ds.images[self._train])
+        self._val_x = spec.canonical(ds.images[ds.splits.val])
+        self._val_targets = ds.targets[ds.splits.val]
+        self._by_step = any(type(c).on_batch_end is not Callback.on_batch_end for c in callbacks)
+        self._chunk_steps = 1
+        self._earlier_seconds = 0.0
+        self._epoch_began = self._began = time.perf_counter()
+
+        self.classifies = ds.is_classification
+        self.epoch_size = len(self._train)
+        self.steps_per_epoch = math.ceil(self.epoch_size / batch_size)
+        self.total_steps = self.steps_per_epoch * epochs
+        self.history = History()
+        self.epoch = 0
+        self.step = 0
+        self.seen = 0
+        self.epoch_seconds = 0.0
+        self.stopped = ""
+        self.signal: int | None = None
+        self.warnings: list[str] = []
+        self.best: dict[str, Array] | None = None
+        self._sums = {"loss": 0.0, "weight": 0.0, "hits": 0.0}
+
+    def stop(self, reason: str) -> None:
+        """End the training after the present epoch.
+
+        Args:
+            reason: What Run.stopped will say.
+        """
+        self.stopped = self.stopped or reason
+
+    def run(self) -> None:
+        """Train to the end, or to a stop; afterwards the network holds the best weights.
+
+        Raises:
+            TrainingError: For a loss that is not finite.
+        """
+        self._began = time.perf_counter()
+        self._call("on_train_begin")
+        try:
+            with Interrupts() as interrupts:
+                while self.epoch < self.epochs and not self.stopped:
+                    self._run_epoch(interrupts)
+                self.signal = interrupts.caught
+                self.stopped = self.stopped or "finished"
+                if self.signal is not None:
+                    self.checkpoint()
+        finally:
+            self._restore_best()
+            self._call("on_train_end")
+
+    def _run_epoch(self, interrupts: Interrupts) -> None:
+        self._epoch_began = time.perf_counter()
+        if self.seen == 0:
+            self._call("on_epoch_begin", self.epoch)
+        order = shuffled(self.seed, self.epoch, self.epoch_size)
+        while self.seen < self.epoch_size:
+            self._run_chunk(order)
+            if interrupts.caught is not None:
+                self.stopped = "interrupted"
+                return
+        self._end_epoch()
+
+    def _run_chunk(self, order: Array) -> None:
+        """Train the next steps of the epoch, as many as fit into the time of a chunk."""
+        first = self.seen // self.batch_size
+        count = min(1 if self._by_step else self._chunk_steps, self.steps_per_epoch - first)
+        if self._checkpoint_every:
+            count = min(count, self._checkpoint_every - self.step % self._checkpoint_every)
+        samples = order[self.seen : self.seen + count * self.batch_size]
+        images, chosen = self._inputs(samples)
+        rates = self._rates(self.step, count)
+
+        began = time.perf_counter()
+        losses = self.engine.train(images, self._targets[samples], chosen, self.batch_size, self.step, rates)
+        each = (time.perf_counter() - began) / len(losses)
+        self._chunk_steps = max(1, min(round(_CHUNK_SECONDS / max(each, 1e-6)), 4 * self._chunk_steps))
+
+        sizes = []
+        for i, value in enumerate(losses):
+            batch = samples[i * self.batch_size : (i + 1) * self.batch_size]
+            if not math.isfinite(value):
+                where = f"step {self.step + 1}, epoch {self.epoch + 1}"
+                x = self._inputs(batch)[0]
+                raise TrainingError(trouble.not_finite(self.network, x[: len(batch)], value, where, float(rates[i])))
+            weight = self.loss.total_weight(self._targets[batch])
+            self._sums["loss"] += float(value) * weight
+            self._sums["weight"] += weight
+            self.step += 1
+            self.seen += len(batch)
+            sizes.append(len(batch))
+            if self._by_step:
+                self._call("on_batch_end", self.step - 1, float(value))
+        self._sums["hits"] += float(self.engine.hits.sum())
+        if self._report:
+            self._report.on_chunk_end(self, losses.tolist(), self.engine.hits.tolist(), sizes)
+        if self._checkpoint_every and self.step % self._checkpoint_every == 0:
+            self.checkpoint()
+
+    def _inputs(self, samples: Array) -> tuple[Array, Array]:
+        """Return (canonical images, indices into them) for positions in the training part."""
+        if self._images is not None:
+            chosen = self._images[samples]
+        else:
+            raw = self._ds.images[self._train[samples]]
+            if self._augment is not None:
+                raw = self._augment.apply(raw, self._train[samples], self.seed, self.epoch, self._ds.value_range)
+            chosen = self._spec.canonical(raw)
+        return chosen, np.arange(len(samples))
+
+    def _rates(self, first: int, count: int) -> Array:
+        steps = np.arange(first, first + count)
+        return self.optimizer.lr * self.schedule.factors(steps, self.total_steps, self.steps_per_epoch)
+
+    def _end_epoch(self) -> None:
+        val_loss = val_accuracy = None
+        if len(self._val_x):
+            output = self.engine.predict(self._val_x).astype(np.float64)
+            val_loss = self.loss(output, self._val_targets)
+            if self.classifies:
+                val_accuracy = float((output.argmax(axis=1) == self._val_targets).mean())
+        now = time.perf_counter()
+        self.epoch_seconds = now - self._epoch_began
+        row = Row(
+            epoch=self.epoch + 1,
+            train_loss=self._sums["loss"] / self._sums["weight"] if self._sums["weight"] else float("nan"),
+            train_accuracy=self._sums["hits"] / self.epoch_size if self.classifies else None,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=float(self._rates(self.step - 1, 1)[0]),
+            seconds=self._earlier_seconds + now - self._began,
+        )
+        self.history.rows.append(row)
+        if self.history.best is row:
+            state = self.engine.state()
+            self.best = {"parameters": state["parameters"], "buffers": state["buffers"]}
+        self.epoch, self.seen = self.epoch + 1, 0
+        self._sums = dict.fromkeys(self._sums, 0.0)
+        self._look_for_trouble(row)
+        self._call("on_epoch_end", row)
+        self.checkpoint()
+
+    def _look_for_trouble(self, row: Row) -> None:
+        """Say so, once, where the loss stays at that of guessing."""
+        if not self.classifies or self.warnings:
+            return
+        x = self._val_x[:256] if len(self._val_x) else self._inputs(np.arange(min(256, self.epoch_size)))[0]
+        value = row.val_loss if row.val_loss is not None else row.train_loss
+        classes = self.network.output_shape(self.network.input_shape)[0]
+        rates = self._rates(self.step - self.steps_per_epoch, self.steps_per_epoch)
+        message = trouble.stuck(self.network, x, value, classes, float(rates.max()), self.steps_per_epoch)
+        if message:
+            self.warnings.append(f"epoch {row.epoch}: {message}")
+            if self._report:
+                self._report.note("warning: " + self.warnings[-1])
+
+    def _restore_best(self) -> None:
+        if self.best is not None:
+            with self.network.edit():
+                self.network.flat_parameters[...] = self.best["parameters"]
+                self.network.flat_buffers[...] = self.best["buffers"]
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return (arrays, facts): all that is needed to go on from here."""
+        arrays = {f"engine.{name}": array for name, array in self.engine.state().items()}
+        if self.best is not None:
+            arrays.update({f"best.{name}": array for name, array in self.best.items()})
+        facts = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seen": self.seen,
+            "sums": dict(self._sums),
+            "history": [asdict(row) for row in self.history],
+            "warnings": list(self.warnings),
+            "seconds": self._earlier_seconds + time.perf_counter() - self._began,
+        }
+        return arrays, facts
+
+    def load_state(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+        """Go on from what state() gave.
+
+        Args:
+            arrays: Flat arrays by name.
+            facts: Plain data.
+        """
+        parts: dict[str, dict[str, Array]] = {"engine": {}, "best": {}}
+        for name, array in arrays.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = array
+        self.engine.load_state(parts["engine"])
+        self.best = parts["best"] or None
+        self.epoch, self.step, self.seen = facts["epoch"], facts["step"], facts["seen"]
+        self._sums = dict(facts["sums"])
+        self.history = History([Row(**row) for row in facts["history"]])
+        self.warnings = list(facts["warnings"])
+        self._earlier_seconds = facts["seconds"]

@@ -1,0 +1,60 @@
+"""Fixtures for what may be missing on a machine, and the rule that nothing is missing in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
+settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("PELLUCID_HYPOTHESIS", "ci"))
+
+NO_DATA = "real data not here: set PELLUCID_DATA"
+NO_TORCH = "torch not here: make test TORCH=1"
+FORBIDDEN_IN_CI = ("real data not here", "torch not here", "onnx not here")
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip for want of data or packages into a failure, so that CI cannot pass by testing less."""
+    if os.environ.get("CI") != "true" or not report.skipped or not isinstance(report.longrepr, tuple):
+        return
+    reason = report.longrepr[2].removeprefix("Skipped: ")
+    if reason.startswith(FORBIDDEN_IN_CI):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where everything must run: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST, Fashion-MNIST and a CIFAR-10 sample."""
+    folder = os.environ.get("PELLUCID_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(NO_DATA)
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch on one thread, as an oracle."""
+    module = pytest.importorskip("torch", reason=NO_TORCH)
+    module.set_num_threads(1)
+    return module
