@@ -16,15 +16,16 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.user  ## train on 8x8 digits, then judge the model (a minute)
+SEED ?= 0
+demo: $(VENV)/.user  ## train on real digits, judge the model, write runs/demo (under a minute)
 	rm -rf runs/demo
-	$(BIN)/pellucid train digits --out runs/demo
-	$(BIN)/pellucid evaluate runs/demo digits
+	$(BIN)/pellucid train digits --seed $(SEED) --out runs/demo
+	@echo "pictures  runs/demo/curves.png, confusion.png, samples.png"
 
 # One thread per worker, so that the workers do not fight for the cores.
 test: export OMP_NUM_THREADS := 1
@@ -44,6 +45,9 @@ format: $(VENV)/.dev  ## format, sort imports, write the capabilities page
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/capabilities.py
+
+bench: $(TEST_TOOLS)  ## time of a training step; TORCH=1 puts PyTorch beside it
+	$(BIN)/python benchmarks/training.py
 
 clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

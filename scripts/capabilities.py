@@ -25,7 +25,14 @@ Groups = dict[str, dict[str, str]]
 def titles(path: Path = TITLES) -> Groups:
     """Return group letter -> {"title": ..., id: title}."""
     groups: Groups = tomllib.loads(path.read_text(encoding="utf-8"))
+    groups.pop("partial")
     return groups
+
+
+def partial(path: Path = TITLES) -> dict[str, str]:
+    """Return id -> what is still missing of it, for capabilities that are built in part."""
+    missing: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))["partial"]
+    return missing
 
 
 def known_ids(groups: Groups) -> list[str]:
@@ -85,10 +92,10 @@ def short(files: dict[str, list[str]]) -> str:
     return "<br>".join(cells) or "not built yet"
 
 
-def page(groups: Groups, tests: dict[str, dict[str, list[str]]]) -> str:
+def page(groups: Groups, tests: dict[str, dict[str, list[str]]], missing: dict[str, str]) -> str:
     """Return the Markdown page."""
     ids = known_ids(groups)
-    unknown = sorted(set(tests) - set(ids))
+    unknown = sorted({*tests, *missing} - set(ids))
     if unknown:
         where = ", ".join(f"{key} in {next(iter(tests[key]))}" for key in unknown)
         raise SystemExit(f"capability markers with unknown ids: {where}; known ids are in docs/capabilities.toml")
@@ -98,11 +105,15 @@ def page(groups: Groups, tests: dict[str, dict[str, list[str]]]) -> str:
         "What pellucid is to do, and the tests (below `tests/`) that hold it. Written by",
         "`scripts/capabilities.py` from `docs/capabilities.toml` and the tests' markers; do not edit.",
         "",
-        f"{sum(key in tests for key in ids)} of {len(ids)} have tests.",
+        f"{sum(key in tests for key in ids)} of {len(ids)} have tests, "
+        f"{sum(key in tests and key in missing for key in ids)} of them in part.",
     ]
     for letter, rows in groups.items():
         lines += ["", f"## {letter}. {rows['title']}", "", "| id | capability | tests |", "|---|---|---|"]
-        lines += [f"| {key} | {title} | {short(tests.get(key, {}))} |" for key, title in rows.items() if key != "title"]
+        for key, title in rows.items():
+            if key != "title":
+                note = f"<br>*in part; not built yet: {missing[key]}*" if key in missing and key in tests else ""
+                lines.append(f"| {key} | {title}{note} | {short(tests.get(key, {}))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/capabilities.md.")
     parser.add_argument("--check", action="store_true", help="fail where the file is stale; write nothing")
     check = parser.parse_args().check
-    text = page(titles(), collect())
+    text = page(titles(), collect(), partial())
     if not check:
         PAGE.write_text(text, encoding="utf-8")
     elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:

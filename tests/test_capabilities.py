@@ -20,7 +20,7 @@ def script():
 
 
 def test_page_is_up_to_date(script):
-    text = script.page(script.titles(), script.collect())
+    text = script.page(script.titles(), script.collect(), script.partial())
     message = "docs/capabilities.md is stale; run: python scripts/capabilities.py"
     assert script.PAGE.read_text(encoding="utf-8") == text, message
 
@@ -73,10 +73,11 @@ def test_page_names_tests_and_what_is_missing(script, tmp_path):
     found = script.collect(tmp_path)
     groups = {"B": {"title": "Layers", "B1": "First", "B9": "Last"}}
     with pytest.raises(SystemExit, match=r"unknown ids: A1 in nn/test_x\.py"):
-        script.page(groups, found)
-    text = script.page(groups, {"B1": found["B1"]})
-    assert "| B1 | First | `nn/test_x.py::test_function` |\n| B9 | Last | not built yet |\n" in text
-    assert "1 of 2 have tests." in text
+        script.page(groups, found, {})
+    text = script.page(groups, {"B1": found["B1"]}, {"B1": "the rest", "B9": "all of it"})
+    first = "| B1 | First<br>*in part; not built yet: the rest* | `nn/test_x.py::test_function` |\n"
+    assert first + "| B9 | Last | not built yet |\n" in text
+    assert "1 of 2 have tests, 1 of them in part." in text
 
 
 def test_ids_must_be_plain_strings(script):

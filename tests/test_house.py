@@ -14,7 +14,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # A module may import what stands in a line above its own, and its own package. pellucid/__init__.py and
 # __main__.py may import all.
 ORDER = [
-    {"_types", "errors"},
+    {"_repr", "_types", "errors"},
     {"files", "shapes"},
     {"random"},
     {"data", "functional"},

@@ -64,6 +64,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     'unknown model "lenet"; did you mean "lenet5"? Known: lenet5, mlp'
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    spelled = {known_name.lower(): known_name for known_name in names}
+    near = difflib.get_close_matches(str(name).lower(), spelled, n=1, cutoff=0.5)
+    hint = f'; did you mean "{spelled[near[0]]}"?' if near else ";"
     return OptionError(f'unknown {kind} "{name}"{hint} Known: {", ".join(names)}')

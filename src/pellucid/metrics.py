@@ -28,7 +28,7 @@ def confusion_matrix(true: Array, predicted: Array, num_classes: int) -> Array:
     array([[1, 1],
            [0, 1]])
     """
-    true, predicted = np.asarray(true), np.asarray(predicted)
+    true, predicted = np.asarray(true, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     if true.shape != predicted.shape or true.ndim != 1:
         raise DataError(f"true and predicted labels must have one shape (N,), got {true.shape} and {predicted.shape}")
     both = np.concatenate([true, predicted])

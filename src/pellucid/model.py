@@ -11,9 +11,10 @@ import numpy as np
 
 from pellucid import functional as F
 from pellucid._types import Array, Shape
-from pellucid.data.dataset import Dataset
+from pellucid.data.dataset import Dataset, outside
 from pellucid.errors import DataError, FileError, OptionError, ShapeError
 from pellucid.interop import model_file
+from pellucid.metrics import finite
 from pellucid.nn import Network
 from pellucid.shapes import text
 
@@ -105,7 +106,12 @@ class InputSpec:
         Raises:
             DataError: Where shape or values do not fit, with the cure.
         """
-        x = np.asarray(images)
+        try:
+            x = np.asarray(images)
+        except ValueError:
+            raise DataError(
+                "images do not form one array; all must be arrays of the same shape, or all files"
+            ) from None
         if x.dtype == object or not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
             raise DataError(f"images must be numbers, got an array of {x.dtype}")
         c, h, w = self.shape
@@ -119,9 +125,14 @@ class InputSpec:
                 cure = "put the channels before height and width: np.moveaxis(images, -1, -3)"
             raise DataError(f"the model takes images N x {c} x {h} x {w}, got shape {x.shape}; {cure}")
         low, high = self.value_range
-        if x.size and not (x.min() >= low and x.max() <= high):
+        if outside(x, self.value_range):
             bad = "NaN" if np.isnan(x.astype(np.float64)).any() else f"values from {x.min():g} to {x.max():g}"
             raise DataError(f"the model takes raw values from {low:g} to {high:g}, got {bad}; do not normalize before")
+        if np.issubdtype(x.dtype, np.floating) and x.size and low == 0 and high >= 16 and 0 < x.max() <= 1:
+            raise DataError(
+                f"the model takes raw values from {low:g} to {high:g}, got values from {x.min():g} to {x.max():g}, "
+                f"which look scaled; multiply by {high:g}, or give the images as stored"
+            )
         return x
 
     def read(self, source: str | Path | Image) -> Array:
@@ -255,7 +266,7 @@ class Model:
         facts = {
             "input": asdict(self.input),
             "classes": list(self.classes),
-            "metrics": self.metrics,
+            "metrics": {name: finite(value) for name, value in self.metrics.items()},
             "data_digest": self.data_digest,
         }
         model_file.write(self.network, facts, path)

@@ -60,7 +60,7 @@ def block_cnn(
         try:
             network.build(input_shape, seed)
         except ShapeError as error:
-            if padding == 0:
+            if padding == 0 and input_shape[0] == in_channels:
                 raise ShapeError(
                     f"images {text(input_shape)} are too small for {len(filters)} blocks without padding; "
                     f"use padding=1 ({error})"
@@ -262,9 +262,10 @@ def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Se
     try:
         return _BY_NAME[name][0](input_shape[0], num_classes).build(input_shape, seed)
     except ShapeError as error:
+        other = default(input_shape) if default(input_shape) != name else "mlp"
         raise ShapeError(
             f"model {name} cannot take images {text(input_shape)}; use larger images (--size) "
-            f"or the model {default(input_shape)} ({error})"
+            f"or the model {other} ({error})"
         ) from error
 
 

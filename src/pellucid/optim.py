@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pellucid._repr import call
 from pellucid._types import Array
 from pellucid.errors import OptionError
 
@@ -27,7 +28,7 @@ def clip_norm(gradients: Array, limit: float) -> Array:
     >>> clip_norm(np.array([30.0, 40.0]), 10.0)
     array([6., 8.])
     """
-    norm = float(np.linalg.norm(gradients))
+    norm = float(np.linalg.norm(gradients.astype(np.float64)))  # squares of exploding float32 would overflow
     return gradients * (limit / norm) if norm > limit else gradients
 
 
@@ -110,6 +111,8 @@ class Optimizer:
         array([0.9, 2.1])
         """
         if self.clip_layer_norm is not None:
+            if gradients.size and not layers:
+                raise OptionError("clip_layer_norm needs layers=, see Network.layer_slices")
             gradients = clip_layer_norm(gradients, self.clip_layer_norm, layers)
         if self.clip_norm is not None:
             gradients = clip_norm(gradients, self.clip_norm)
@@ -127,8 +130,7 @@ class Optimizer:
         return {name: getattr(self, name) for name in names if name != "self"}
 
     def __repr__(self) -> str:
-        words = ", ".join(f"{name}={value!r}" for name, value in self.config().items() if value is not None)
-        return f"{type(self).__name__}({words})"
+        return call(type(self), self.config(), always=("lr",))
 
 
 class SGD(Optimizer):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pellucid._repr import call
 from pellucid._types import Array
 from pellucid.errors import OptionError, unknown
 from pellucid.shapes import integer
@@ -31,7 +32,7 @@ class Schedule:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+        return call(type(self), self.config())
 
 
 class Constant(Schedule):

@@ -64,8 +64,9 @@ def output_size(
 ) -> int:
     """Return how many positions a window takes: floor((n + p - d(k - 1) - 1) / s) + 1.
 
-    With ceil_mode the division is rounded up, and a last window that would start in the padding behind the
-    input is dropped, as in PyTorch. The result is 0 or less where the window does not fit.
+    With ceil_mode the division is rounded up (so a window larger than the input may fit once), and a last window that
+    would start in the padding behind the input is dropped, as in PyTorch. The result is 0 or less where the window
+    does not fit.
 
     Args:
         n: Size of the input.
@@ -79,8 +80,6 @@ def output_size(
     (24, 10, 6)
     """
     room = n + sum(padding) - window_extent(kernel, dilation)
-    if room < 0:
-        return 0
     if not ceil_mode:
         return room // stride + 1
     size = -(-room // stride) + 1

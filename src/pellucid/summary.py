@@ -77,14 +77,15 @@ class Summary:
                     f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
                     size(layer.activation_bytes),
                     text(layer.receptive_field),
-                    _dropped(layer.dropped),
+                    text(layer.dropped) if any(layer.dropped) else "",
                 )
             )
         total = ("", "total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", size(self.training_bytes), "", "")
         widths = [max(len(row[i]) for row in [*rows, total]) for i in range(len(total))]
         right = {3, 4, 5, 6}
+        gap = "  " if sum(widths) + 2 * len(widths) <= 80 else " "
         lines = [
-            "  ".join(
+            gap.join(
                 cell.rjust(width) if i in right else cell.ljust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
@@ -109,12 +110,6 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}"
         amount /= 1024
     return f"{amount:.0f} GB"
-
-
-def _dropped(cells: tuple[int, int]) -> str:
-    rows, columns = cells
-    words = [f"{n} {name}{'s' if n > 1 else ''}" for n, name in ((rows, "row"), (columns, "column")) if n]
-    return " ".join(words)
 
 
 def summarize(network: Network) -> Summary:

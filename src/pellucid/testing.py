@@ -1,7 +1,10 @@
-"""Checks for one's own layers: gradients against central differences."""
+"""Checks for one's own layers: what every layer must do, and gradients against central differences."""
 
 from __future__ import annotations
 
+import copy
+import math
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -19,12 +22,26 @@ class GradientError(PellucidError, AssertionError):
     """A backward pass that disagrees with finite differences."""
 
 
-def _compare(name: str, change: float, predicted: float, scale: float, tolerance: float) -> None:
-    error = abs(change - predicted) / max(abs(change), abs(predicted), scale)
+def _along(gradient: Array, v: Array) -> float:
+    """Return the derivative in the direction v; NaN for a gradient that is not finite."""
+    with np.errstate(invalid="ignore"):
+        return float((gradient * v).sum())
+
+
+def _compare(name: str, change: float, predicted: float, scale: float, tolerance: float, size: float) -> None:
+    """Compare two derivatives; size is that of the numbers whose difference gave change, and so of its rounding."""
+    off = abs(change - predicted)
+    if off <= 10 * float(np.finfo(np.float64).eps) * size / STEP:
+        return
+    error = off / max(abs(change), abs(predicted), scale)
     if not error < tolerance:
-        ratio = predicted / change if change else float("inf")
+        ratio = predicted / change if change else math.inf
         hint = "the axes or the kernel may be flipped or transposed, or a sum over the batch may be missing"
-        if abs(ratio - round(ratio)) < 1e-3 and round(ratio) not in (0, 1):
+        if not math.isfinite(predicted) or not math.isfinite(change):
+            hint = "it must be finite"
+        elif not math.isfinite(ratio):
+            hint = "the output does not change in that direction"
+        elif abs(ratio - round(ratio)) < 1e-3 and round(ratio) not in (0, 1):
             hint = f"it is {round(ratio)} times too large"
         elif 0 < ratio < 1 and abs(1 / ratio - round(1 / ratio)) < 1e-3:
             hint = f"it is {round(1 / ratio)} times too small"
@@ -36,7 +53,48 @@ def _compare(name: str, change: float, predicted: float, scale: float, tolerance
         )
 
 
-def check_layer(
+class LayerError(PellucidError, AssertionError):
+    """A layer that does not do what every layer must."""
+
+
+def check_layer(layer: Layer, x: Array, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+    """Check all that a layer must do: shapes, types, no memory of a call, images that do not mix, gradients.
+
+    Args:
+        layer: Any layer or network; it is not changed.
+        x: Input with the batch axis first, of more than one sample, away from kinks and ties.
+        seed: Of the random directions and of dropout.
+        tolerance: Allowed relative error of gradients.
+
+    Raises:
+        LayerError: Where a layer breaks a promise, which is named.
+        GradientError: Where its backward is wrong, in inference or in training.
+
+    >>> from pellucid import nn
+    >>> check_layer(nn.BatchNorm2d(2), Stream(1).normal(0, 1, (3, 2, 4, 5)))
+    """
+    layer = copy.deepcopy(layer)
+    name = type(layer).__name__
+    before = pickle.dumps(layer)
+    y = layer(x.astype(np.float32))
+    if pickle.dumps(layer) != before:
+        raise LayerError(f"{name} stores something when it is called; keep it in the closure that forward returns")
+    if y.shape[1:] != layer.output_shape(x.shape[1:]):
+        raise LayerError(
+            f"{name} gives {y.shape[1:]} for one image, but output_shape says {layer.output_shape(x.shape[1:])}"
+        )
+    if y.dtype != np.float32:
+        raise LayerError(f"{name} makes {y.dtype} of float32; all its constants must leave the type as it is")
+    double = layer.astype("float64")
+    x = np.asarray(x, dtype=np.float64)
+    together, alone = double(x), np.concatenate([double(x[i : i + 1]) for i in range(len(x))])
+    if together.shape != alone.shape or not np.allclose(together, alone, rtol=1e-9, atol=1e-12, equal_nan=True):
+        raise LayerError(f"{name} gives an image another output in another batch; images must not mix in inference")
+    for training in (False, True):
+        check_gradients(layer, x, training=training, seed=seed, tolerance=tolerance)
+
+
+def check_gradients(
     layer: Layer,
     x: Array,
     *,
@@ -61,21 +119,21 @@ def check_layer(
         GradientError: Where they disagree, with a guess at the cause.
 
     >>> from pellucid import nn
-    >>> check_layer(nn.Conv2d(2, 3, (3, 2), stride=2), Stream(1).normal(0, 1, (2, 2, 7, 6)))
+    >>> check_gradients(nn.Conv2d(2, 3, (3, 2), stride=2), Stream(1).normal(0, 1, (2, 2, 7, 6)))
     """
     layer = layer.astype("float64")
     x = np.asarray(x, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    start = layer.state_dict()
+    parameters = {name: value.copy() for name, value in layer.named_parameters().items()}
+    start = {**parameters, **{name: value.copy() for name, value in layer.named_buffers().items()}}
 
     def run(at: Array, changed: dict[str, Array]) -> Array:
-        layer.load_state_dict({**start, **changed})
+        layer.load_state_dict({**start, **changed}, strict=False)  # a shared parameter has one of its names here
         return layer.forward(at, training=training, rng=Stream(seed))[0]
 
     y, backward = layer.forward(x, training=training, rng=Stream(seed))
     u = rng.standard_normal(y.shape)
     dx, gradients = backward(u)
-    parameters = {name: start[name] for name in layer.named_parameters()}
     if set(gradients) != set(parameters):
         raise GradientError(f"backward gives gradients by {sorted(gradients)}, the parameters are {sorted(parameters)}")
     if dx is None or dx.shape != x.shape:
@@ -91,7 +149,8 @@ def check_layer(
             sides.append(run(x + h * v, {}) if name == "x" else run(x, {name: parameters[name] + h * v}))
         change = float((u * (sides[0] - sides[1])).sum() / (2 * STEP))
         scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
-        _compare(name, change, float((gradient * v).sum()), scale, tolerance)
+        size = float(np.linalg.norm(u) * np.linalg.norm(y))
+        _compare(name, change, _along(gradient, v), scale, tolerance, size)
 
 
 def check_loss(loss: Loss, output: Array, target: Array, *, seed: int = 0, tolerance: float = TOLERANCE) -> None:
@@ -113,12 +172,13 @@ def check_loss(loss: Loss, output: Array, target: Array, *, seed: int = 0, toler
     output = np.asarray(output, dtype=np.float64)
     v = np.random.default_rng(seed).standard_normal(output.shape)
     gradient = loss.forward(output, target)[1]()
-    change = (loss(output + STEP * v, target) - loss(output - STEP * v, target)) / (2 * STEP)
+    value, before = loss(output + STEP * v, target), loss(output - STEP * v, target)
     scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
-    _compare("the output", change, float((gradient * v).sum()), scale, tolerance)
+    change = (value - before) / (2 * STEP)
+    _compare("the output", change, _along(gradient, v), scale, tolerance, abs(value))
 
 
-def check_gradients(
+def check_function(
     function: Callable[[Array], float], gradient: Array, x: Array, *, seed: int = 0, tolerance: float = TOLERANCE
 ) -> None:
     """Compare a gradient that one computed oneself with central differences of a function, in float64.
@@ -134,12 +194,13 @@ def check_gradients(
         GradientError: Where they disagree.
 
     >>> x = np.array([1.0, 2.0])
-    >>> check_gradients(lambda a: float((a**2).sum()), 2 * x, x)
+    >>> check_function(lambda a: float((a**2).sum()), 2 * x, x)
     """
     x = np.asarray(x, dtype=np.float64)
     if np.shape(gradient) != x.shape:
         raise GradientError(f"the gradient has shape {np.shape(gradient)}, must have {x.shape}")
     v = np.random.default_rng(seed).standard_normal(x.shape)
-    change = (function(x + STEP * v) - function(x - STEP * v)) / (2 * STEP)
+    value, before = function(x + STEP * v), function(x - STEP * v)
     scale = 1e-3 * float(np.linalg.norm(gradient) * np.linalg.norm(v))
-    _compare("x", change, float((np.asarray(gradient) * v).sum()), scale, tolerance)
+    change = (value - before) / (2 * STEP)
+    _compare("x", change, _along(np.asarray(gradient), v), scale, tolerance, abs(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -11,9 +12,21 @@ import typer
 
 from pellucid.errors import PellucidError
 
+EPILOG = """[bold]Examples[/bold]
+
+pellucid train digits --out runs/first
+
+pellucid evaluate runs/first digits
+
+pellucid predict runs/first photo.png
+
+pellucid COMMAND --help says more.
+"""
+
 app = typer.Typer(
     name="pellucid",
     help="Convolutional networks for images that one can see through.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -52,15 +65,15 @@ def main() -> None:
     Exit codes: 0 done; 1 an error that the user can act on, in one line on stderr; 2 the shape of the command line;
     130 and 143 interrupted.
     """
-    import pellucid.cli.data
-    import pellucid.cli.evaluate
-    import pellucid.cli.predict
-    import pellucid.cli.summary
-    import pellucid.cli.train  # noqa: F401
-
+    for command in ("train", "evaluate", "predict", "summary", "data"):  # in the order of --help
+        importlib.import_module(f"pellucid.cli.{command}")
+    # A class name or path that the terminal cannot show is no reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        app(prog_name="pellucid")
     except PellucidError as error:
         fail(error)
         sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,35 +27,44 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a progress function for a live bar on stderr; None where that is no terminal.
+def progress_bar(title: str, after: float = 1.0) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with (done, total); it draws a bar on a terminal once the work takes a while.
 
     Args:
         title: What is being done.
+        after: Seconds before the bar appears.
     """
     if not sys.stderr.isatty():
-        yield None
+        yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    start = time.monotonic()
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(escape(title), visible=False)
+
+        def update(done: int, total: int) -> None:
+            if time.monotonic() - start > after:
+                bar.update(task, completed=done, total=total or None, visible=True)
+                bar.refresh()
+
+        yield update
 
 
-def load_data(source: str, **options: Any) -> Dataset:
+def load_data(source: str, divide: bool = True, **options: Any) -> Dataset:
     """Return a data set, saying what was left out.
 
     Args:
         source: A known name or a path.
-        **options: Of data.load.
+        divide: Cut the parts that it does not bring along.
+        **options: Of data.load, or of data.read where it is not divided.
     """
-    from pellucid import data
+    from pellucid.data.sources import load, read
 
-    with bar("reading images") as progress:
-        ds = data.load(source, progress=progress, notes=note, **options)
+    with progress_bar("reading images") as progress:
+        ds = (load if divide else read)(source, progress=progress, notes=note, **options)
     report_skipped(ds)
     return ds
 

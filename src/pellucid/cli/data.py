@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli.app import app
+from pellucid.cli.common import progress_bar
 
 if TYPE_CHECKING:
     from pellucid.data import CheckReport
@@ -98,32 +96,6 @@ def check(
         typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
         _show(report)
-
-
-@contextmanager
-def progress_bar(title: str, after: float = 1.0) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to call with (done, total); it draws a bar on a terminal once the work takes a while.
-
-    Args:
-        title: What is being done.
-        after: Seconds before the bar appears.
-    """
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    start = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task(_plain(title), visible=False)
-
-        def update(done: int, total: int) -> None:
-            if time.monotonic() - start > after:
-                bar.update(task, completed=done, total=total or None, visible=True)
-                bar.refresh()
-
-        yield update
 
 
 def _show(report: CheckReport) -> None:

@@ -26,8 +26,8 @@ pellucid evaluate runs/m mnist --split val --json
 
 @app.command(epilog=EPILOG)
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run directory or a model file.")],
-    data: Annotated[str, typer.Argument(help="A known name, a folder, IDX files, or an .npz file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory or a model file.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A known name, a folder, IDX files, or an .npz file.")],
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
@@ -40,7 +40,7 @@ def evaluate(
 
     loaded = load_model(model)
     size = (loaded.input.shape[1], loaded.input.shape[2])
-    ds = load_data(data, size=size)
+    ds = load_data(data, divide=False, size=size)
     recorded = _recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded

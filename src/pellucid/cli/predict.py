@@ -21,8 +21,8 @@ pellucid predict runs/m/model.safetensors scans/ --top 3 --json
 
 @app.command(epilog=EPILOG)
 def predict(
-    model: Annotated[str, typer.Argument(help="A run directory or a model file.")],
-    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory or a model file.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each image.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     save_seen: Annotated[Path | None, typer.Option(help="Write what the network saw into this folder.")] = None,
@@ -83,7 +83,7 @@ def _files(images: list[str]) -> list[Any]:
             continue
         inside = sorted(p for p in Path(given).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not inside:
-            error = DataError(f"{given} is a folder without images ({', '.join(sorted(SUFFIXES))})")
+            error = DataError(f"{given} is a folder without images (PNG, JPEG, BMP or GIF)")
             error.file = given  # type: ignore[attr-defined]
             found.append(error)
         found += inside
@@ -103,7 +103,7 @@ def _save(folder: Path, files: list[str], seen: list[Any], value_range: tuple[fl
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     for number, (file, image) in enumerate(zip(files, seen, strict=True)):
         buffer = io.BytesIO()
         Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")

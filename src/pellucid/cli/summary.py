@@ -27,12 +27,15 @@ pellucid summary runs/digits-1
 
 @app.command(epilog=EPILOG)
 def summary(
-    model: Annotated[str, typer.Argument(help="A run directory, a model file, or the name of a model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run directory, a model file, or the name of a model.")
+    ],
     input_: Annotated[str | None, typer.Option("--input", help="CxHxW, for a name (1x28x28; resnet8 3x32x32).")] = None,
 ) -> None:
     """Show each layer's output shape, parameters, multiply-adds, memory, and how much of the image it sees.
 
-    "sees" is the receptive field in pixels (height x width); "drops" are rows and columns that no window covers.
+    "sees" is the receptive field in pixels (height x width); "drops" are the
+    rows x columns at the bottom and right that no window covers.
     """
     from pellucid import models
     from pellucid.errors import OptionError

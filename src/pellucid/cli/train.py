@@ -33,7 +33,8 @@ pellucid train --resume --out runs/digits-1
 @app.command(epilog=EPILOG)
 def train(
     data: Annotated[
-        str | None, typer.Argument(help="A known name, a folder of images by class, IDX files, or an .npz file.")
+        str | None,
+        typer.Argument(metavar="[DATA]", help="A known name, a folder of images by class, IDX files, or an .npz file."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A name (see pellucid summary --help) or a spec.json.")] = None,
     engine: Annotated[str | None, typer.Option(help="What computes: reference.")] = None,
@@ -110,7 +111,8 @@ def train(
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
     say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
     network = _network(settings, ds)
-    say(f"optimizer {optimizer_!r}, {schedule_!r}")
+    say(f"optimizer {optimizer_!r}")
+    say(f"schedule  {schedule_!r}")
     folder = out or _new_folder(settings.data)
     say(f"run       {folder} (engine {settings.engine}, seed {settings.seed})")
     run = fit(

@@ -194,7 +194,8 @@ def from_arrays(
         images: Shape (N, C, H, W) or (N, H, W), numbers.
         targets: int labels of shape (N,), or floats of shape (N, ...).
         classes: Names of the classes; "0", "1", ... if not given.
-        value_range: Lowest and highest possible value; (0, 255) for uint8 and else the values' own range.
+        value_range: Lowest and highest possible value. If None, (0, 255) for uint8, (0, 1) or (-1, 1) for floats
+            that fit into it, and else what the values span.
         name: As a person would call it.
 
     Raises:
@@ -209,13 +210,37 @@ def from_arrays(
         if x.dtype == np.uint8 or not len(x):
             value_range = (0.0, 255.0)
         else:
-            value_range = (float(min(x.min(), 0)), float(x.max()))
-            if value_range[0] == value_range[1]:
-                value_range = (value_range[0], value_range[0] + 1.0)
+            value_range = _measured_range(float(x.min()), float(x.max()))
     low, high = float(value_range[0]), float(value_range[1])
     if not low < high:
         raise DataError(f"value_range must rise, got ({low:g}, {high:g})")
-    if len(x) and (x.min() < low or x.max() > high):
+    if outside(x, (low, high)):
         raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
     none = np.empty(0, dtype=np.int64)
     return Dataset(x, t, tuple(classes), (low, high), Splits(np.arange(len(x)), none, none), name)
+
+
+def _measured_range(smallest: float, largest: float) -> tuple[float, float]:
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        if low <= smallest and largest <= high:
+            return low, high
+    low = min(smallest, 0.0)
+    return low, max(largest, low + 1.0)
+
+
+def outside(images: Array, value_range: tuple[float, float]) -> bool:
+    """Return whether pixels lie where none can be, NaN included.
+
+    Whole numbers bound a range exactly, as 0 to 255. Others were measured on some images, so that a new one may go
+    beyond; then as much again on either side is allowed.
+
+    Args:
+        images: Any shape.
+        value_range: Lowest and highest value.
+
+    >>> outside(np.array([256.0]), (0.0, 255.0)), outside(np.array([3.0]), (-2.25, 2.75))
+    (True, False)
+    """
+    low, high = value_range
+    slack = 0.0 if low.is_integer() and high.is_integer() else high - low
+    return bool(images.size and not (images.min() >= low - slack and images.max() <= high + slack))

@@ -11,6 +11,12 @@ from pellucid.errors import OptionError, ShapeError
 from pellucid.shapes import Padding, Pair
 
 
+def check_float(x: Array, name: str) -> None:
+    """Raise an OptionError that names the argument unless x is float32 or float64."""
+    if x.dtype.type not in (np.float32, np.float64):
+        raise OptionError(f'{name} must be float32 or float64, got {x.dtype}; use {name}.astype("float32")')
+
+
 def check(x: Array, name: str, axes: str) -> Array:
     """Return x as a float array with the given axes, or raise an error that names the argument and the cure.
 
@@ -20,8 +26,7 @@ def check(x: Array, name: str, axes: str) -> Array:
         axes: Expected axes, as in "N x C x H x W".
     """
     x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.floating):
-        raise OptionError(f'{name} must be float32 or float64, got {x.dtype}; use {name}.astype("float32")')
+    check_float(x, name)
     ndim = axes.count("x") + 1
     if x.ndim != ndim:
         single = f"; for a single image use {name}[None]" if ndim == 4 and x.ndim == 3 else ""

@@ -152,7 +152,7 @@ def conv2d_backward(
     if dy.shape != (len(x), filters, *g.out):
         raise ShapeError(f"dy must have the output's shape {(len(x), filters, *g.out)}, got {dy.shape}")
     dbias = dy.sum(axis=(0, 2, 3))
-    dY = dy.reshape(len(x), g.groups, filters // g.groups, -1)  # n groups o/groups (oh ow)
+    dY = dy.reshape(len(x), g.groups, filters // g.groups, g.out[0] * g.out[1])
     matrix = weight.reshape(g.groups, filters // g.groups, -1)
     dmatrix = np.zeros(matrix.shape, dtype=np.result_type(dy, x))
     for dY_n, patches_n in zip(dY, _unfold(x, g), strict=True):

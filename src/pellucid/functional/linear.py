@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pellucid._types import Array
-from pellucid.errors import OptionError, ShapeError
+from pellucid.errors import ShapeError
+from pellucid.functional._windows import check_float
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -25,10 +24,11 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
     array([[11.5]])
     """
-    if not np.issubdtype(np.asarray(x).dtype, np.floating):
-        raise OptionError(f'x must be float32 or float64, got {np.asarray(x).dtype}; use x.astype("float32")')
+    check_float(x, "x")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"x {x.shape} must end with the {weight.shape[-1]} input features of weight {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"bias must have shape ({weight.shape[0]},), one number per output, got {bias.shape}")
     y = x @ weight.T
     return y if bias is None else y + bias
 

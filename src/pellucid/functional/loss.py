@@ -6,6 +6,7 @@ import numpy as np
 
 from pellucid._types import Array
 from pellucid.errors import DataError, OptionError, ShapeError
+from pellucid.functional._windows import check_float
 from pellucid.functional.activation import log_softmax, sigmoid, softmax
 
 
@@ -43,6 +44,7 @@ def _labels(labels: Array, k: int) -> Array:
 
 def _class_shares(logits: Array, target: Array, weight: Array | None, label_smoothing: float) -> tuple[Array, float]:
     """Return q (N, K) and Z such that the loss is -sum(q log p) / Z."""
+    check_float(logits, "logits")
     if logits.ndim != 2:
         raise ShapeError(f"cross-entropy takes logits of shape (N, K), got {logits.shape}; put a Flatten before")
     n, k = logits.shape
@@ -108,6 +110,7 @@ def cross_entropy_backward(
 
 
 def _same_shape(output: Array, target: Array) -> Array:
+    check_float(output, "output")
     target = np.asarray(target)
     if not np.issubdtype(target.dtype, np.floating):
         raise DataError(

@@ -15,7 +15,6 @@ def _per_channel(v: Array) -> Array:
 
 def _statistics(x: Array) -> tuple[Array, Array]:
     """Return mean and biased variance of each channel."""
-    check(x, "x", "N x C x H x W")
     values = x.shape[0] * x.shape[2] * x.shape[3]
     if values < 2:
         raise ShapeError(
@@ -55,13 +54,16 @@ def batch_norm(
         Same shape as x.
 
     Raises:
-        ShapeError: In training, with one value per channel.
+        ShapeError: For another number of channels; in training, for one value per channel.
 
     >>> x = np.array([[[[1.0, 3.0]]]])
     >>> mean, var = np.zeros(1), np.ones(1)
     >>> batch_norm(x, mean, var, training=True, eps=0.0), mean.tolist(), var.tolist()
     (array([[[[-1.,  1.]]]]), [0.2], [1.1])
     """
+    check(x, "x", "N x C x H x W")
+    if running_mean.shape != x.shape[1:2]:
+        raise ShapeError(f"batch norm over {len(running_mean)} channels gets x {x.shape} with {x.shape[1]}")
     mean, var = _statistics(x) if training else (running_mean, running_var)
     if training:
         m = x.shape[0] * x.shape[2] * x.shape[3]

@@ -46,7 +46,7 @@ def pack(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> bytes:
 
     document = {**facts, "sha256": _ZEROS}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     content = to_bytes(ordered, metadata={"pellucid": text})
     start = _digest_place(content, "this file")
     digest = hashlib.sha256(content).hexdigest()
@@ -205,6 +205,7 @@ def read(path: Path) -> Content:
         )
     try:
         document = _validated(facts)
+        _check_sizes(document.network, sum(array.size for array in arrays.values()))
         network = from_spec(document.network)
         if not isinstance(network, Network):
             raise FileError("the network is a single layer")
@@ -216,6 +217,28 @@ def read(path: Path) -> Content:
         raise FileError(f"{path}: {error}") from error
     metrics = {name: value for name, value in document.metrics.items() if value is not None}
     return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest)
+
+
+def _check_sizes(spec: dict[str, Any], held: int) -> None:
+    """Refuse a network that would take more memory than the file accounts for, before any of it is made."""
+    parts: list[Any] = [spec]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list):
+            parts += part
+        if not isinstance(part, dict):
+            continue
+        parts += [part[key] for key in ("layers", "body", "shortcut") if key in part]
+        name = f"{part.get('layer')!r:.40}"
+        if "Lazy" in name:
+            raise FileError(f"{name} has no sizes; a model file holds resolved layers only")
+        sizes = [part.get(key, 1) for key in ("in_features", "out_features", "num_features", "out_channels")]
+        kernel, channels, groups = part.get("kernel_size", 1), part.get("in_channels", 1), part.get("groups", 1)
+        if "out_channels" in part:
+            sizes += kernel if isinstance(kernel, list) else [kernel, kernel]
+            sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
+        if math.prod(n for n in sizes if isinstance(n, int)) > held:
+            raise FileError(f"{name} has more parameters than the file holds")
 
 
 def _check_tensors(arrays: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:

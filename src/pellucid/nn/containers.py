@@ -178,10 +178,12 @@ class Residual(Network):
             where = f"residual block {prefix}" if prefix else "the residual block"
             cure = "give both the same channels, stride and padding"
             if self.shortcut is None and len(out) == len(shape) == 3:
-                cure = (
-                    "keep the shape in the body (padding for an odd kernel: kernel_size // 2), "
-                    f"or give a shortcut such as Conv2d({shape[0]}, {out[0]}, 1)"
-                )
+                cure = 'keep the shape in the body (padding for an odd kernel: kernel_size // 2, or padding="same")'
+                strides = range(1, max(shape) + 1)
+                fits = [s for s in strides if all(-(-n // s) == o for n, o in zip(shape[1:], out[1:], strict=True))]
+                if fits:
+                    stride = f", {fits[0]}" if fits[0] > 1 else ""
+                    cure += f", or give a shortcut such as Conv2d({shape[0]}, {out[0]}, 1{stride})"
             raise ShapeError(f"{where} adds {text(out)} from its body to {text(around)} from around it; {cure}")
         return out
 

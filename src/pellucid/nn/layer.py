@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
+from pellucid._repr import call
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError, unknown
 from pellucid.nn import init
@@ -109,9 +110,11 @@ class Layer:
         return 0
 
     def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as plain data."""
+        """Return the constructor's arguments, as plain data; those that the layer keeps under their own names."""
         return {
-            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+            name: getattr(self, name)
+            for name in inspect.signature(type(self).__init__).parameters
+            if name != "self" and hasattr(self, name)
         }
 
     @property
@@ -256,15 +259,7 @@ class Layer:
         return copy.deepcopy(self)
 
     def __repr__(self) -> str:
-        parameters = inspect.signature(type(self).__init__).parameters
-        words = []
-        for name, value in self.config().items():
-            default = parameters[name].default
-            if default is inspect.Parameter.empty:
-                words.append(repr(value))
-            elif value not in (default, (default, default)):
-                words.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(words)})"
+        return call(type(self), self.config())
 
 
 def join(path: str, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from pellucid import functional as F
+from pellucid._repr import call
 from pellucid._types import Array
 from pellucid.errors import OptionError
 from pellucid.nn.activation import Sigmoid, Softmax
@@ -77,7 +78,7 @@ class Loss:
             )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+        return call(type(self), self.config())
 
 
 class CrossEntropyLoss(Loss):

@@ -116,14 +116,14 @@ class Network(Layer):
             raise OptionError("this is a part of a network that was built; build a copy.deepcopy of it")
         if self.leaf_count == 0:
             raise OptionError("the network has no layers")
-        kind = check_dtype(dtype)
+        kind, stream = check_dtype(dtype), Stream(seed)
         copy.deepcopy(self).trace(shape)  # a network that does not fit stays as it was, lazy layers included
         self._adopt({})
         self.trace(shape)
         drawn: set[int] = set()
         for number, (_, leaf) in enumerate(self.leaves()):
             if id(leaf) not in drawn:
-                leaf._draw(Stream(seed, layer=number))
+                leaf._draw(stream.at(number))
                 drawn.add(id(leaf))
         self._input_shape = shape
         self._bind(kind)
@@ -238,12 +238,13 @@ class Network(Layer):
         >>> net[0].weight
         array([[1., 1.]], dtype=float32)
         """
-        before, self.editing = self.editing, True
+        owner = self._network or self  # a part's arrays are those of the whole network
+        before, owner.editing = owner.editing, True
         try:
             yield self
         finally:
-            self.editing = before
-            self.version += 1
+            owner.editing = before
+            owner.version += 1
 
     def unflatten(self, flat: Array) -> dict[str, Array]:
         """Return views of a flat array of the parameters' layout (gradients, optimizer state) by parameter name."""

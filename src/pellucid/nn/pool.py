@@ -116,7 +116,9 @@ class AdaptiveAvgPool2d(Layer):
     def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
         adaptive_size(output_size, (1, 1))
-        self.output_size = output_size if isinstance(output_size, int) else (output_size[0], output_size[1])
+        sides = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+        h, w = (None if side is None else int(side) for side in sides)
+        self.output_size = (h, w) if h is None or isinstance(output_size, (tuple, list)) else h
 
     def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
         """Return (y, backward).

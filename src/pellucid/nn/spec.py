@@ -99,7 +99,7 @@ def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
     if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
         raise OptionError(f'{where} must be an object such as {{"layer": "ReLU"}}, got {spec!r:.80}')
     if "same_as" in spec:
-        if set(spec) != {"same_as"} or spec["same_as"] not in made:
+        if set(spec) != {"same_as"} or not isinstance(spec["same_as"], str) or spec["same_as"] not in made:
             raise OptionError(f"{where} is the same as {spec['same_as']!r:.80}, which does not stand before it")
         return made[spec["same_as"]]
     arguments = dict(spec)
@@ -120,7 +120,7 @@ def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
         _check_keys(arguments, required, {p.name for p in parameters}, where)
         try:
             layer = LEAVES[name](**arguments)
-        except (TypeError, ValueError, OptionError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"{where} ({name}): {error}") from None
     else:
         raise OptionError(f"{where}: {unknown('layer', name, [*LEAVES, 'Sequential', 'Residual'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ def curves(history: History) -> Figure:
     Args:
         history: At least one epoch.
     """
-    columns = [("loss", "loss"), ("accuracy", "accuracy")] if any(history["train_accuracy"]) else [("loss", "loss")]
+    columns = [("loss", "loss")]
+    if history["train_accuracy"][0] is not None:
+        columns.append(("accuracy", "accuracy"))
     figure = _figure(5 * len(columns), 3.6)
     best = history.best
     for ax, (name, label) in zip(np.ravel(figure.subplots(1, len(columns))), columns, strict=True):
@@ -62,17 +65,19 @@ def confusion(evaluation: Evaluation) -> Figure:
     """
     counts, names = evaluation.confusion, evaluation.labels
     k = len(names)
-    side = min(max(4.5, 0.5 * k + 2), 14)
+    longest = max(map(len, names))
+    side = min(max(4.5, 0.5 * k + 2) + 0.05 * longest, 14)
     figure = _figure(side + 0.6, side)
     ax = figure.subplots()
     rows = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(rows, 1)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(k)
-    long = max(map(len, names)) > 3
+    long = longest > 3
     ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center")
     ax.set_yticks(ticks, names)
-    ax.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%} of {evaluation.n}")
+    ax.set(xlabel="predicted", ylabel="true")
+    figure.suptitle(f"accuracy {evaluation.accuracy:.2%} of {evaluation.n} images")
     if k <= 25:
         for i, j in np.argwhere(counts > 0):
             dark = share[i, j] > 0.5
@@ -113,9 +118,14 @@ def samples(ds: Dataset, indices: Array, predicted: tuple[str, ...] | None = Non
         ax.imshow(show(ds.images[i], ds.value_range), cmap="gray", vmin=0, vmax=1)
         label = ds.classes[int(ds.targets[i])] if ds.is_classification else str(ds.ids[i])
         wrong = predicted is not None and predicted[position] != label
-        says = f"{label}\nread as {predicted[position]}" if wrong and predicted else f"{label}\n"
+        below = _short(f"read as {predicted[position]}") if wrong and predicted else ""
+        says = f"{_short(label)}\n{below}"
         ax.set_title(says, fontsize=8, color=RED if wrong else "black", pad=2)
     return figure
+
+
+def _short(name: str, longest: int = 18) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def to_png(figure: Figure) -> bytes:
@@ -125,7 +135,10 @@ def to_png(figure: Figure) -> bytes:
         figure: Any.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks becomes boxes; the picture is still worth having.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -145,7 +158,7 @@ def write_all(run: Run, folder: Path) -> None:
         figures["confusion.png"] = confusion(evaluation)
         # Wrong ones first, since they tell more; then right ones.
         order = np.argsort(evaluation.true == evaluation.predicted, kind="stable")
-        picked = np.concatenate([order[:8], order[::-1][:16]])[:24]
+        picked = np.concatenate([order[:8], order[8:][::-1][:16]])
         names = tuple(evaluation.labels[k] for k in evaluation.predicted[picked])
         figures["samples.png"] = samples(run.dataset, run.dataset.indices(part)[picked], names)
     for name, figure in figures.items():

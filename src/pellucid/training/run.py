@@ -12,7 +12,7 @@ import numpy as np
 
 from pellucid import engines, metrics, optim, schedules
 from pellucid.data.augment import Augmentation, augmentation
-from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays
+from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside
 from pellucid.data.splits import split
 from pellucid.errors import DataError, OptionError
 from pellucid.functional import softmax
@@ -135,7 +135,8 @@ def fit(
 
     Args:
         net: Built, or it is built here for the images' shape. Its parameters are never drawn again.
-        ds: Data set, or (images, targets). Arrays are divided into training and validation (a fifth) only.
+        ds: Data set, or (images, targets). What has neither validation nor test part, as arrays, is divided into
+            training and validation (a fifth).
         loss: Cross-entropy for labels and mean squared error for float targets if None.
         validation: Data to validate on instead of the data set's own part.
         epochs: How often each sample is seen.
@@ -170,8 +171,16 @@ def fit(
     """
     epochs, batch_size = integer(epochs, "epochs"), integer(batch_size, "batch_size")
     seed = integer(seed, "seed", minimum=0)
-    if checkpoint_every is not None:
-        integer(checkpoint_every, "checkpoint_every")
+    for name, number in (("threads", threads), ("checkpoint_every", checkpoint_every)):
+        if number is not None:
+            integer(number, name)
+    _check_kind(loss, Loss, "loss", "nn.CrossEntropyLoss()")
+    _check_kind(optimizer, Optimizer, "optimizer", "optim.Adam(lr=1e-3)")
+    _check_kind(schedule, Schedule, "schedule", "schedules.OneCycle()")
+    if not isinstance(callbacks, (list, tuple)):
+        raise OptionError(f"callbacks must be a list of callbacks, got {callbacks!r:.80}")
+    for callback in callbacks:
+        _check_kind(callback, Callback, "each of callbacks", "EarlyStopping()")
     if resume and out is None:
         raise OptionError("resume needs out, the folder of the run")
     ds = _dataset(ds, validation, seed)
@@ -211,10 +220,10 @@ def fit(
             "engine": engine,
             "network": to_spec(net),
             "loss": repr(loss),
-            "optimizer": repr(optimizer),
-            "schedule": repr(schedule),
+            "optimizer": {"name": type(optimizer).__name__, **optimizer.config()},
+            "schedule": {"name": type(schedule).__name__, **schedule.config()},
             "augment": repr(varied),
-            "normalize": normalize,
+            "normalize": normalize if isinstance(normalize, str) else [list(spec.mean), list(spec.std)],
             "data_digest": model.data_digest,
             "split": _split_digest(ds.splits),
         }
@@ -230,6 +239,11 @@ def fit(
     return run
 
 
+def _check_kind(value: object, kind: type, name: str, example: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise OptionError(f"{name} must be an object such as {example}, got {value!r:.80}")
+
+
 def _dataset(ds: Dataset | tuple[object, object], validation: object, seed: int) -> Dataset:
     """Return one data set whose parts "train" and "val" are what to train and validate on."""
     if not isinstance(ds, Dataset):
@@ -240,7 +254,7 @@ def _dataset(ds: Dataset | tuple[object, object], validation: object, seed: int)
         raise DataError("there are no images to train on")
     if validation is not None:
         return _with_validation(ds, validation)
-    if not len(ds.splits.val):
+    if not len(ds.splits.val) and not len(ds.splits.test):  # divided data without validation are meant that way
         ds = split(ds, test_fraction=0.0, seed=seed)
     return ds
 
@@ -263,7 +277,7 @@ def _with_validation(ds: Dataset, validation: object) -> Dataset:
             f"validation has {images.dtype} images and {targets.dtype} targets, "
             f"training {ds.images.dtype} and {ds.targets.dtype}"
         )
-    if len(images) and not ds.value_range[0] <= images.min() <= images.max() <= ds.value_range[1]:
+    if outside(images, ds.value_range):
         raise DataError(f"validation pixels lie outside the training's value_range {ds.value_range}")
     return replace(
         ds,
@@ -296,6 +310,8 @@ def _loss(loss: Loss | None, net: Network, ds: Dataset, balance: bool) -> Loss:
                 f"{loss!r} takes float targets of the output's shape {text(out)}, but the targets are labels; "
                 "use CrossEntropyLoss, or give float targets"
             )
+        if len(ds.classes) < 2:
+            raise DataError("the data have only one class; telling classes apart needs at least two")
         if out != (len(ds.classes),):
             raise DataError(
                 f"the data have {len(ds.classes)} classes, but the network gives {text(out)} outputs; "

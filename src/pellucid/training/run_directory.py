@@ -46,7 +46,7 @@ class RunDirectory:
                     f"{folder} is not empty; give another folder, or --resume to continue the run that is there"
                 )
         except OSError as error:
-            raise FileError(f"cannot make the folder {folder}: {error.strerror}") from error
+            raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
         return cls(folder)
 
     def write_settings(self, settings: dict[str, Any], ds: Dataset) -> None:
@@ -168,9 +168,22 @@ def check_same_settings(now: dict[str, Any], then: dict[str, Any]) -> None:
         OptionError: Names the first setting that differs.
     """
     plain = json.loads(json.dumps(now))
-    for name in sorted({*plain, *then}):
-        if plain.get(name) != then.get(name):
-            raise OptionError(
-                f"cannot resume: {name} was {then.get(name)!r:.80}, now it is {plain.get(name)!r:.80}; "
-                "leave it out, or start a new run"
-            )
+    if plain != then:
+        name, before, after = _first_difference("", then, plain)
+        raise OptionError(
+            f"cannot resume: {name} was {before!r:.80}, now it is {after!r:.80}; leave it out, or start a new run"
+        )
+
+
+def _first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
+    """Return (dotted name, before, after) of the first value that differs in two documents; kinds before the rest."""
+    inside: list[tuple[str, Any, Any]] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted({*before, *after}, key=lambda key: (key not in ("name", "layer"), key))
+        inside = [(key, before.get(key), after.get(key)) for key in keys]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        inside = [(str(i), *values) for i, values in enumerate(zip(before, after, strict=True))]
+    for key, old, new in inside:
+        if old != new:
+            return _first_difference(f"{name}.{key}" if name else key, old, new)
+    return name, before, after

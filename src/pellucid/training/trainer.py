@@ -16,12 +16,12 @@ import numpy as np
 from pellucid._types import Array
 from pellucid.data.augment import Augmentation
 from pellucid.data.dataset import Dataset
+from pellucid.data.loader import Loader
 from pellucid.engines import Engine
 from pellucid.errors import TrainingError
 from pellucid.model import InputSpec
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
-from pellucid.random import shuffled
 from pellucid.schedules import Schedule
 from pellucid.training import trouble
 from pellucid.training.callbacks import Callback
@@ -78,10 +78,10 @@ class Trainer:
         self.callbacks = [*callbacks, *([report] if report else [])]
         self._report, self._checkpoint_every = report, checkpoint_every
         self.checkpoint: Callable[[], None] = lambda: None
-        self._ds, self._spec, self._augment = ds, spec, augment
-        self._train = ds.splits.train
-        self._targets = ds.targets[self._train]
-        self._images = None if augment else spec.canonical(ds.images[self._train])
+        self._spec = spec
+        self._loader = Loader(ds, "train", batch_size, augment=augment, seed=seed)
+        self._targets = ds.targets[ds.splits.train]
+        self._images = None if augment else spec.canonical(ds.images[ds.splits.train])
         self._val_x = spec.canonical(ds.images[ds.splits.val])
         self._val_targets = ds.targets[ds.splits.val]
         self._by_step = any(type(c).on_batch_end is not Callback.on_batch_end for c in callbacks)
@@ -90,8 +90,8 @@ class Trainer:
         self._epoch_began = self._began = time.perf_counter()
 
         self.classifies = ds.is_classification
-        self.epoch_size = len(self._train)
-        self.steps_per_epoch = math.ceil(self.epoch_size / batch_size)
+        self.epoch_size = self._loader.samples
+        self.steps_per_epoch = len(self._loader)
         self.total_steps = self.steps_per_epoch * epochs
         self.history = History()
         self.epoch = 0
@@ -136,7 +136,7 @@ class Trainer:
         self._epoch_began = time.perf_counter()
         if self.seen == 0:
             self._call("on_epoch_begin", self.epoch)
-        order = shuffled(self.seed, self.epoch, self.epoch_size)
+        order = self._loader.order(self.epoch)
         while self.seen < self.epoch_size:
             self._run_chunk(order)
             if interrupts.caught is not None:
@@ -151,11 +151,11 @@ class Trainer:
         if self._checkpoint_every:
             count = min(count, self._checkpoint_every - self.step % self._checkpoint_every)
         samples = order[self.seen : self.seen + count * self.batch_size]
-        images, chosen = self._inputs(samples)
+        images, targets, chosen = self._inputs(samples)
         rates = self._rates(self.step, count)
 
         began = time.perf_counter()
-        losses = self.engine.train(images, self._targets[samples], chosen, self.batch_size, self.step, rates)
+        losses = self.engine.train(images, targets, chosen, self.batch_size, self.step, rates)
         each = (time.perf_counter() - began) / len(losses)
         self._chunk_steps = max(1, min(round(_CHUNK_SECONDS / max(each, 1e-6)), 4 * self._chunk_steps))
 
@@ -163,9 +163,9 @@ class Trainer:
         for i, value in enumerate(losses):
             batch = samples[i * self.batch_size : (i + 1) * self.batch_size]
             if not math.isfinite(value):
-                where = f"step {self.step + 1}, epoch {self.epoch + 1}"
-                x = self._inputs(batch)[0]
-                raise TrainingError(trouble.not_finite(self.network, x[: len(batch)], value, where, float(rates[i])))
+                where = f"step {self.step + 1}, epoch {self.epoch + 1} (that step was not applied)"
+                x = self._canonical(batch)
+                raise TrainingError(trouble.not_finite(self.network, x, value, where, float(rates[i])))
             weight = self.loss.total_weight(self._targets[batch])
             self._sums["loss"] += float(value) * weight
             self._sums["weight"] += weight
@@ -180,16 +180,19 @@ class Trainer:
         if self._checkpoint_every and self.step % self._checkpoint_every == 0:
             self.checkpoint()
 
-    def _inputs(self, samples: Array) -> tuple[Array, Array]:
-        """Return (canonical images, indices into them) for positions in the training part."""
+    def _inputs(self, samples: Array) -> tuple[Array, Array, Array]:
+        """Return (images, targets, indices into both) for positions in the training part.
+
+        Without augmentation these are the arrays of the whole part, made canonical once.
+        """
         if self._images is not None:
-            chosen = self._images[samples]
-        else:
-            raw = self._ds.images[self._train[samples]]
-            if self._augment is not None:
-                raw = self._augment.apply(raw, self._train[samples], self.seed, self.epoch, self._ds.value_range)
-            chosen = self._spec.canonical(raw)
-        return chosen, np.arange(len(samples))
+            return self._images, self._targets, samples
+        return self._canonical(samples), self._targets[samples], np.arange(len(samples))
+
+    def _canonical(self, samples: Array) -> Array:
+        if self._images is not None:
+            return self._images[samples]
+        return self._spec.canonical(self._loader.images(samples, self.epoch))
 
     def _rates(self, first: int, count: int) -> Array:
         steps = np.arange(first, first + count)
@@ -199,7 +202,11 @@ class Trainer:
         val_loss = val_accuracy = None
         if len(self._val_x):
             output = self.engine.predict(self._val_x).astype(np.float64)
-            val_loss = self.loss(output, self._val_targets)
+            with np.errstate(all="ignore"):
+                val_loss = self.loss(output, self._val_targets)
+            if not math.isfinite(val_loss):
+                where, lr = f"the validation after epoch {self.epoch + 1}", float(self._rates(self.step - 1, 1)[0])
+                raise TrainingError(trouble.not_finite(self.network, self._val_x[:256], val_loss, where, lr))
             if self.classifies:
                 val_accuracy = float((output.argmax(axis=1) == self._val_targets).mean())
         now = time.perf_counter()
@@ -227,7 +234,7 @@ class Trainer:
         """Say so, once, where the loss stays at that of guessing."""
         if not self.classifies or self.warnings:
             return
-        x = self._val_x[:256] if len(self._val_x) else self._inputs(np.arange(min(256, self.epoch_size)))[0]
+        x = self._val_x[:256] if len(self._val_x) else self._canonical(np.arange(min(256, self.epoch_size)))
         value = row.val_loss if row.val_loss is not None else row.train_loss
         classes = self.network.output_shape(self.network.input_shape)[0]
         rates = self._rates(self.step - self.steps_per_epoch, self.steps_per_epoch)
@@ -259,6 +266,7 @@ class Trainer:
             "sums": dict(self._sums),
             "history": [asdict(row) for row in self.history],
             "warnings": list(self.warnings),
+            "stopped": "" if self.stopped == "interrupted" else self.stopped,
             "seconds": self._earlier_seconds + time.perf_counter() - self._began,
         }
         return arrays, facts
@@ -279,5 +287,5 @@ class Trainer:
         self.epoch, self.step, self.seen = facts["epoch"], facts["step"], facts["seen"]
         self._sums = dict(facts["sums"])
         self.history = History([Row(**row) for row in facts["history"]])
-        self.warnings = list(facts["warnings"])
+        self.warnings, self.stopped = list(facts["warnings"]), facts["stopped"]
         self._earlier_seconds = facts["seconds"]

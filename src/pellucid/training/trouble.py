@@ -37,7 +37,7 @@ def not_finite(network: Layer, x: Array, loss: float, where: str, lr: float) -> 
         network: As it was before the step.
         x: The batch, canonical.
         loss: NaN or infinite.
-        where: Step and epoch, in words.
+        where: Step and epoch, in words, and what became of the step.
         lr: Learning rate of the step.
     """
     source = "in the loss itself"
@@ -50,7 +50,7 @@ def not_finite(network: Layer, x: Array, loss: float, where: str, lr: float) -> 
                     source = f"in the output of layer {path} ({type(layer).__name__})"
                     break
     return (
-        f"the loss became {loss} at {where}, first {source}; that step was not applied. "
+        f"the loss became {loss} at {where}, first {source}. "
         f"Try a lower learning rate ({lr / 10:.3g} instead of {lr:.3g}), clipping (--clip 1), or check the data"
     )
 

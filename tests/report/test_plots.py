@@ -1,0 +1,125 @@
+"""The pictures of a run: what stands in them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pellucid as pl
+from pellucid import metrics
+from pellucid.data.dataset import from_arrays
+from pellucid.report import plots
+from pellucid.training import History, Row
+
+
+def rows(*losses, accuracy=0.0):
+    return [Row(i + 1, 2.0, accuracy, loss, accuracy, 0.1, 0.0) for i, loss in enumerate(losses)]
+
+
+def labels_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.capability("D17")
+def test_curves_mark_the_best_epoch():
+    figure = plots.curves(History(rows(3.0, 1.0, 2.0)))
+    loss, accuracy = figure.axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    assert labels_of(loss) == ["training", "validation", "kept: epoch 2, 1"]
+    assert loss.lines[1].get_ydata().tolist() == [3.0, 1.0, 2.0]
+    assert loss.lines[2].get_xdata() == [2, 2]
+
+
+def test_an_accuracy_of_zero_is_an_accuracy():
+    assert len(plots.curves(History(rows(1.0, accuracy=0.0))).axes) == 2
+    assert len(plots.curves(History(rows(1.0, accuracy=None))).axes) == 1
+
+
+def test_without_validation_there_is_one_curve():
+    (ax,) = plots.curves(History(rows(None, None, accuracy=None))).axes
+    assert labels_of(ax) == ["training"]
+
+
+def evaluation(k=3):
+    true = np.arange(4 * k) % k
+    predicted = true.copy()
+    predicted[0] = 1
+    names = [f"class {i}" for i in range(k)]
+    return metrics.evaluate(np.eye(k)[predicted], true, names, range(4 * k), np.eye(k)[predicted])
+
+
+@pytest.mark.capability("F3")
+def test_confusion_has_counts_and_names_on_both_axes():
+    figure = plots.confusion(evaluation())
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    names = ["class 0", "class 1", "class 2"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == [t.get_text() for t in ax.get_yticklabels()] == names
+    counts = {t.get_position(): t.get_text() for t in ax.texts}
+    assert counts == {(0, 0): "3", (1, 0): "1", (1, 1): "4", (2, 2): "4"}, "column, row"
+    assert figure.get_suptitle() == "accuracy 91.67% of 12 images"
+
+
+def test_many_classes_and_absent_ones_are_drawn_without_numbers():
+    assert not plots.confusion(evaluation(30)).axes[0].texts
+    empty = replace(evaluation(), confusion=np.zeros((3, 3), dtype=np.int64))
+    assert plots.to_png(plots.confusion(empty))[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_show_what_was_misread(channels):
+    images = np.random.default_rng(0).integers(0, 256, (30, channels, 5, 7)).astype(np.uint8)
+    ds = from_arrays(images, np.arange(30) % 2, classes=["cat", "a dog with a very long name"])
+    figure = plots.samples(ds, np.arange(30), ("cat",) * 30)
+    assert len(figure.axes) == 24
+    assert figure.axes[0].get_title() == "cat\n"
+    assert figure.axes[1].get_title() == "a dog with a very…\nread as cat"
+    assert figure.axes[1].title.get_color() == plots.RED
+    assert len(plots.samples(ds, np.arange(3)).axes) == 3
+
+
+@pytest.mark.parametrize("n", [3, 10, 24, 40])
+def test_each_image_is_shown_once_misread_ones_first(tmp_path, monkeypatch, n):
+    x = np.random.default_rng(0).integers(0, 256, (n + 20, 1, 3, 3)).astype(np.uint8)
+    ds = from_arrays(x, np.arange(n + 20) % 2)
+    ds = ds.with_splits(replace(ds.splits, train=np.arange(20), test=np.arange(20, n + 20)))
+    run = pl.fit(pl.nn.Sequential(pl.nn.Flatten(), pl.nn.LazyLinear(2)), ds, epochs=1, progress=False)
+    shown = []
+    draw = plots.samples
+    monkeypatch.setattr(
+        plots, "samples", lambda ds, indices, names: (shown.append(indices), draw(ds, indices, names))[1]
+    )
+    plots.write_all(run, tmp_path)
+    result = run.evaluate(part="test")
+    wrong = [i for i, t, p in zip(result.ids, result.true, result.predicted, strict=True) if t != p]
+    assert len(shown[0]) == len(set(shown[0].tolist())) == min(n, 24)
+    assert shown[0][: min(8, len(wrong))].tolist() == wrong[:8]
+
+
+def test_show_brings_images_between_0_and_1():
+    assert plots.show(np.array([[[-1.0, 3.0, 1.0]]]), (-1.0, 3.0)).tolist() == [[0.0, 1.0, 0.5]]
+    assert plots.show(np.zeros((3, 4, 5)), (0.0, 1.0)).shape == (4, 5, 3)
+
+
+def test_names_that_the_font_lacks_do_not_warn():
+    e = evaluation()
+    png = plots.to_png(plots.confusion(replace(e, labels=("大", "小", "ж"))))
+    with Image.open(io.BytesIO(png)) as image:
+        assert min(image.size) > 300
+
+
+def test_pictures_are_the_same_bytes_each_time():
+    history = History(rows(3.0, 1.0))
+    assert plots.to_png(plots.curves(history)) == plots.to_png(plots.curves(history))
+
+
+def test_a_run_without_classes_gets_curves_only(tmp_path):
+    x = np.random.default_rng(0).random((20, 2, 2))
+    net = pl.nn.Sequential(pl.nn.Flatten(), pl.nn.LazyLinear(4))
+    run = pl.fit(net, (x, x.reshape(20, 4)), epochs=1, progress=False)
+    plots.write_all(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
