@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from made import idx_files, picture
 
+from made import idx_files, picture
 from pellucid.data.registry import KNOWN, DataFile, KnownSet
 
 

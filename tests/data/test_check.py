@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from made import picture
 from PIL import Image
 
+from made import picture
 from pellucid.data import load
 from pellucid.data.check import check, difference_hash
 from pellucid.errors import DataError, OptionError

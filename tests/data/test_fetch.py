@@ -6,8 +6,8 @@ import gzip
 
 import numpy as np
 import pytest
-from made import idx_bytes, idx_files
 
+from made import idx_bytes, idx_files
 from pellucid.data import fetching
 from pellucid.data.fetching import fetch
 from pellucid.data.idx import TEST, TRAIN

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made import picture
 from PIL import Image
 
+from made import picture
 from pellucid.data.folder import load_folder
 from pellucid.data.images import open_image, to_array
 from pellucid.errors import DataError, OptionError

@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from made import CODES, idx_bytes, idx_files
 
+from made import CODES, idx_bytes, idx_files
 from pellucid.data.idx import TEST, TRAIN, load_idx_folder, read_idx
 from pellucid.errors import DataError
 

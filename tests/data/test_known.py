@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import idx_bytes
 
+from made import idx_bytes
 from pellucid.data import cifar
 from pellucid.data.fetching import fetch
 from pellucid.data.idx import TEST, TRAIN

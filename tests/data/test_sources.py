@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from made import idx_files, picture
 
+from made import idx_files, picture
 from pellucid.data import cifar
 from pellucid.data.dataset import from_arrays
 from pellucid.data.sources import describe, load, resize

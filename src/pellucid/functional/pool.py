@@ -33,21 +33,6 @@ def _check_dy(dy: Array, shape: tuple[int, ...]) -> None:
         raise ShapeError(f"dy must have the output's shape {shape}, got {dy.shape}")
 
 
-def _largest(x: Array, kernel: Pair, stride: Pair, padding: Padding, out: Pair) -> tuple[Array, Array]:
-    """Return the largest value of each window and the number (row-major) of the cell that holds it first."""
-    padded = pad(x, padding, -np.inf)
-    inside = pad(np.ones((1, 1, *x.shape[2:]), dtype=bool), padding)
-    best = np.full((*x.shape[:2], *out), -np.inf, dtype=x.dtype)
-    cell = np.full(best.shape, -1, dtype=np.int32)
-    windows = zip(taps(padded, kernel, stride, (1, 1), out), taps(inside, kernel, stride, (1, 1), out), strict=True)
-    for number, ((_, _, value), (_, _, real)) in enumerate(windows):
-        # NaN beats every number and stays; a window of -inf only keeps its first real cell.
-        better = (value > best) | (np.isnan(value) & ~np.isnan(best)) | ((cell < 0) & real)
-        best = np.where(better, value, best)
-        cell = np.where(better, np.int32(number), cell)
-    return best, cell
-
-
 def max_pool2d(
     x: Array,
     kernel_size: int | Pair,
@@ -76,7 +61,10 @@ def max_pool2d(
     array([[[[6.]]]])
     """
     kernel, step, _, reach, out = _geometry(x, kernel_size, stride, padding, ceil_mode)
-    return _largest(x, kernel, step, reach, out)[0]
+    y = np.full((*x.shape[:2], *out), -np.inf, dtype=x.dtype)
+    for _, _, value in taps(pad(x, reach, -np.inf), kernel, step, (1, 1), out):
+        np.maximum(y, value, out=y)
+    return y
 
 
 def max_pool2d_backward(
@@ -106,10 +94,17 @@ def max_pool2d_backward(
     """
     kernel, step, _, reach, out = _geometry(x, kernel_size, stride, padding, ceil_mode)
     _check_dy(dy, (*x.shape[:2], *out))
-    cell = _largest(x, kernel, step, reach, out)[1]
+    y = max_pool2d(x, kernel, step, padding, ceil_mode=ceil_mode)
+    values = taps(pad(x, reach), kernel, step, (1, 1), out)
+    inside = taps(pad(np.ones((1, 1, *x.shape[2:]), dtype=bool), reach), kernel, step, (1, 1), out)
     padded = pad(np.zeros(x.shape, dtype=dy.dtype), reach)
-    for number, (_, _, view) in enumerate(taps(padded, kernel, step, (1, 1), out)):
-        view += np.where(cell == number, dy, 0)
+    waiting = np.ones(y.shape, dtype=bool)  # windows whose largest cell was not met yet
+    for (_, _, view), (_, _, value), (_, _, real) in zip(
+        taps(padded, kernel, step, (1, 1), out), values, inside, strict=True
+    ):
+        hit = waiting & real & ((value == y) | (value != value))  # only NaN differs from itself, and then y is NaN
+        view += np.where(hit, dy, 0)
+        waiting ^= hit
     return crop(padded, reach, (x.shape[2], x.shape[3]))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from pellucid.training.progress import ProgressReport
 from pellucid.training.signals import Interrupts
 
 _CHUNK_SECONDS = 0.05
+
+Inputs: TypeAlias = tuple[Array, Array, Array]
+"""Images, targets, indices into both."""
 
 
 class Trainer:
@@ -86,6 +90,8 @@ class Trainer:
         self._val_targets = ds.targets[ds.splits.val]
         self._by_step = any(type(c).on_batch_end is not Callback.on_batch_end for c in callbacks)
         self._chunk_steps = 1
+        self._helper: ThreadPoolExecutor | None = None
+        self._ahead: tuple[Array, Future[Inputs]] | None = None
         self._earlier_seconds = 0.0
         self._epoch_began = self._began = time.perf_counter()
 
@@ -120,6 +126,8 @@ class Trainer:
         """
         self._began = time.perf_counter()
         self._call("on_train_begin")
+        if self._images is None:
+            self._helper = ThreadPoolExecutor(max_workers=1)
         try:
             with Interrupts() as interrupts:
                 while self.epoch < self.epochs and not self.stopped:
@@ -129,6 +137,8 @@ class Trainer:
                 if self.signal is not None:
                     self.checkpoint()
         finally:
+            if self._helper is not None:
+                self._helper.shutdown()
             self._restore_best()
             self._call("on_train_end")
 
@@ -146,13 +156,8 @@ class Trainer:
 
     def _run_chunk(self, order: Array) -> None:
         """Train the next steps of the epoch, as many as fit into the time of a chunk."""
-        first = self.seen // self.batch_size
-        count = min(1 if self._by_step else self._chunk_steps, self.steps_per_epoch - first)
-        if self._checkpoint_every:
-            count = min(count, self._checkpoint_every - self.step % self._checkpoint_every)
-        samples = order[self.seen : self.seen + count * self.batch_size]
-        images, targets, chosen = self._inputs(samples)
-        rates = self._rates(self.step, count)
+        samples, (images, targets, chosen) = self._take(order)
+        rates = self._rates(self.step, math.ceil(len(samples) / self.batch_size))
 
         began = time.perf_counter()
         losses = self.engine.train(images, targets, chosen, self.batch_size, self.step, rates)
@@ -180,7 +185,29 @@ class Trainer:
         if self._checkpoint_every and self.step % self._checkpoint_every == 0:
             self.checkpoint()
 
-    def _inputs(self, samples: Array) -> tuple[Array, Array, Array]:
+    def _take(self, order: Array) -> tuple[Array, Inputs]:
+        """Return the next chunk's samples and inputs; augmented ones were prepared while the chunk before trained."""
+        if self._ahead is not None:
+            samples, future = self._ahead
+            inputs = future.result()
+        else:
+            samples = self._samples(order, self.seen, self.step)
+            inputs = self._inputs(samples)
+        self._ahead = None
+        after = self.seen + len(samples)
+        if self._helper is not None and after < self.epoch_size:
+            following = self._samples(order, after, self.step + math.ceil(len(samples) / self.batch_size))
+            self._ahead = following, self._helper.submit(self._inputs, following)
+        return samples, inputs
+
+    def _samples(self, order: Array, seen: int, step: int) -> Array:
+        """Return the samples of the chunk that begins at a place of the epoch."""
+        count = 1 if self._by_step else self._chunk_steps
+        if self._checkpoint_every:
+            count = min(count, self._checkpoint_every - step % self._checkpoint_every)
+        return order[seen : seen + count * self.batch_size]
+
+    def _inputs(self, samples: Array) -> Inputs:
         """Return (images, targets, indices into both) for positions in the training part.
 
         Without augmentation these are the arrays of the whole part, made canonical once.
