@@ -128,6 +128,24 @@ def _short(name: str, longest: int = 18) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
+def telling(evaluation: Evaluation, wrong: int = 8, count: int = 24) -> Array:
+    """Return which samples to show: the mistakes that the model was surest of, then right ones from all classes.
+
+    Args:
+        evaluation: Of a classifier.
+        wrong: How many mistakes at most, where there are enough right ones.
+        count: How many in all at most.
+    """
+    right = evaluation.true == evaluation.predicted
+    sureness = evaluation.probabilities.max(axis=1, initial=0.0)
+    mistakes = np.flatnonzero(~right)
+    mistakes = mistakes[np.argsort(-sureness[mistakes], kind="stable")][: max(wrong, count - int(right.sum()))][:count]
+    by_class = np.flatnonzero(right)
+    by_class = by_class[np.argsort(evaluation.true[by_class], kind="stable")]
+    spread = np.linspace(0, len(by_class), min(count - len(mistakes), len(by_class)), endpoint=False).astype(int)
+    return np.concatenate([mistakes, by_class[spread]])
+
+
 def to_png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file.
 
@@ -156,9 +174,7 @@ def write_all(run: Run, folder: Path) -> None:
         part = next(p for p in ("test", "val", "train") if len(run.dataset.indices(p)))
         evaluation = run.evaluate(part=part)
         figures["confusion.png"] = confusion(evaluation)
-        # Wrong ones first, since they tell more; then right ones.
-        order = np.argsort(evaluation.true == evaluation.predicted, kind="stable")
-        picked = np.concatenate([order[:8], order[8:][::-1][:16]])
+        picked = telling(evaluation)
         names = tuple(evaluation.labels[k] for k in evaluation.predicted[picked])
         figures["samples.png"] = samples(run.dataset, run.dataset.indices(part)[picked], names)
     for name, figure in figures.items():
