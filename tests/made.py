@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pellucid.data.idx import TEST, TRAIN
-
+# MNIST's, in the order of idx_files; spelled out here, so that a wrong name in the package does not pass.
+IDX_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
 
@@ -27,7 +32,7 @@ def idx_files(train: int = 40, test: int = 20, size: int = 6, classes: int = 2) 
     for n in (train, test):
         arrays.append(rng.integers(0, 256, (n, size, size)).astype(np.uint8))
         arrays.append((np.arange(n) % classes).astype(np.uint8))
-    return dict(zip(TRAIN + TEST, map(idx_bytes, arrays), strict=True))
+    return dict(zip(IDX_NAMES, map(idx_bytes, arrays), strict=True))
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (8, 8), mode: str = "RGB", **options) -> Path:

@@ -85,7 +85,7 @@ def evaluation(n=7, k=4, seed=0):
     logits, true = 3 * randn(seed, n, k), np.arange(n) % (k - 1)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     names = ["a", "b", "c", "d"][:k]
-    return metrics.evaluate(logits, true, names, [f"{i}.png" for i in range(n)], shares), logits, true, shares
+    return metrics.measure(logits, true, names, [f"{i}.png" for i in range(n)]), logits, true, shares
 
 
 @pytest.mark.capability("F1", "F2", "D14")
@@ -112,7 +112,7 @@ def test_the_loss_is_a_mean_over_samples_not_over_batches():
     _, logits, true, shares = evaluation()
     each = -np.log(shares[np.arange(7), true])
     of_batches = np.mean([each[:6].mean(), each[6:].mean()])
-    loss = metrics.evaluate(logits, true, list("abcd"), range(7), shares).loss
+    loss = metrics.measure(logits, true, list("abcd"), range(7)).loss
     assert loss == pytest.approx(each.mean(), rel=1e-12)
     assert loss != pytest.approx(of_batches, rel=1e-3)
     assert loss != pytest.approx(np.sum([each[:6].mean(), each[6:].mean()]) / 7, rel=1e-3)
@@ -145,7 +145,7 @@ def test_no_samples():
 def test_float32_logits_are_summed_in_float64():
     logits = np.zeros((100_000, 4), dtype=np.float32)
     true = np.zeros(100_000, dtype=np.int64)
-    found = metrics.evaluate(logits, true, list("abcd"), range(100_000), logits)
+    found = metrics.measure(logits, true, list("abcd"), range(100_000))
     assert found.loss == pytest.approx(math.log(4), rel=1e-12)
 
 

@@ -111,18 +111,72 @@ NETS = {
         nn.Residual(nn.Sequential(small_block(shortcut=conv(1, 1, 1)), small_block()), small_block()),
         conv(1, 1, 3),
     ],
+    "shallow body, wide shortcut": [nn.Residual(conv(1, 1, 1), conv(1, 1, 5, padding=2)), conv(1, 1, 3)],
+    "wide and low, narrow and high": [
+        nn.Residual(conv(1, 1, (1, 7), padding=(0, 3)), conv(1, 1, (5, 1), padding=(2, 0))),
+        nn.ReLU(),
+    ],
+    "branches that look to different sides": [
+        nn.Residual(conv(1, 1, 4, padding="same_upper"), conv(1, 1, 4, padding="same_lower")),
+        nn.ReLU(),
+    ],
+    "shortcut in a shortcut": [
+        conv(1, 1, 3),
+        nn.Residual(conv(1, 1, 1), nn.Residual(conv(1, 1, 7, padding=3), conv(1, 1, 3, padding=1))),
+        conv(1, 1, 3),
+    ],
+    "empty body": [conv(1, 1, 3), nn.Residual(nn.Sequential(), conv(1, 1, 5, padding=2)), nn.ReLU()],
+    "empty body and empty shortcut": [conv(1, 1, 3), nn.Residual(nn.Sequential(), nn.Sequential()), nn.ReLU()],
+    "adaptive pooling 2 over 5 and 4": [conv(1, 1, 3, 15), nn.AdaptiveAvgPool2d(2)],
+    "behind adaptive pooling 4 over 7": [conv(1, 1, 3, 9, padding="valid"), nn.AdaptiveAvgPool2d(4), conv(1, 1, 2)],
+    "adaptive pooling of one axis": [conv(1, 1, 3, 9), nn.AdaptiveAvgPool2d((None, 3))],
+    "Flatten at the end": [conv(1, 2, 3), conv(2, 2, 3, 6, padding=1), nn.Flatten(), nn.ReLU()],
+    "Flatten in the middle": [conv(1, 2, 3, 40), nn.Flatten(), nn.ReLU(), nn.LazyLinear(3, init=("constant", 1.0))],
+    "Flatten in a block": [
+        conv(1, 2, 3, 20),
+        nn.AdaptiveAvgPool2d((4, 2)),
+        nn.Residual(nn.Flatten(), nn.Sequential(conv(2, 2, 3, padding=1), nn.Flatten())),
+        nn.ReLU(),
+    ],
+    "no cell sees the whole padded window": [conv(1, 1, 3, 15), conv(1, 1, 7, 4, padding=3)],
 }
+
+
+def reached(net, axis):
+    """The most rows (axis 1) or columns (axis 2) of pixels that the gradient of one row, column or feature reaches.
+
+    All weights and inputs are positive, so that nothing cancels.
+    """
+    shape = net.output_shape(net.input_shape)
+    lines = axis if len(shape) == 3 else 0
+    y, backward = net.forward(np.ones((shape[lines], *net.input_shape), dtype=np.float32))
+    dy = np.zeros_like(y)
+    for i in range(shape[lines]):
+        np.moveaxis(dy[i], lines, 0)[i] = 1
+    hit = np.moveaxis(backward(dy)[0], axis + 1, 1).any(axis=(2, 3))
+    return max(np.ptp(np.flatnonzero(line)) + 1 for line in hit)
 
 
 @pytest.mark.capability("F9")
 @pytest.mark.parametrize("name", NETS)
 def test_receptive_field_is_what_the_gradient_of_one_cell_reaches(name):
-    """All weights and inputs are positive, so that nothing cancels."""
     net = nn.Sequential(*NETS[name], input_shape=(1, 63, 61))
     expected = summarize(net).layers[-1].receptive_field
-    y, backward = net.forward(np.ones((1, 1, 63, 61), dtype=np.float32))
-    dy = np.zeros_like(y)
-    dy[0, 0, y.shape[2] // 2, y.shape[3] // 2] = 1
-    rows, columns = np.nonzero(backward(dy)[0][0, 0])
-    assert expected == (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    assert expected == (reached(net, 1), reached(net, 2))
     assert max(expected) < 50
+
+
+def test_receptive_field_by_hand():
+    shallow = nn.Sequential(
+        nn.Residual(conv(1, 1, 1), conv(1, 1, 5, padding=2)),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+        input_shape=(1, 15, 15),
+    )
+    fields = {path: layer.receptive_field for path, layer in by_path(shallow).items()}
+    assert fields == {"0.body": (1, 1), "0.shortcut": (5, 5), "1": (10, 10), "2": (10, 10), "3": (15, 15)}
+    features = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), input_shape=(4,))
+    assert [layer.receptive_field for layer in summarize(features).layers] == [(1, 1), (1, 1)]
+    softmax = nn.Sequential(nn.Softmax(), nn.Flatten(), nn.Softmax(), input_shape=(2, 5, 3))
+    assert [layer.receptive_field for layer in summarize(softmax).layers] == [(1, 1), (1, 1), (5, 3)]

@@ -7,6 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def arguments(made: object) -> dict[str, Any]:
+    """Return the constructor's arguments of an object that keeps them under their own names; others are left out.
+
+    Args:
+        made: Any object.
+    """
+    names = inspect.signature(type(made)).parameters
+    return {name: getattr(made, name) for name in names if hasattr(made, name)}
+
+
 def call(kind: type, config: Mapping[str, Any], always: tuple[str, ...] = ()) -> str:
     """Return the call that makes an object, without the arguments that have their default.
 

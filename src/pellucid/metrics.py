@@ -131,9 +131,7 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def evaluate(
-    logits: Array, true: Array, labels: Sequence[str], ids: Sequence[int | str], probabilities: Array
-) -> Evaluation:
+def measure(logits: Array, true: Array, labels: Sequence[str], ids: Sequence[int | str]) -> Evaluation:
     """Return loss, accuracy and confusion of a classifier's outputs.
 
     Args:
@@ -141,16 +139,16 @@ def evaluate(
         true: Labels, (N,).
         labels: Names of the K classes.
         ids: What identifies each sample.
-        probabilities: (N, K).
     """
-    predicted = logits.argmax(axis=1) if len(logits) else np.empty(0, dtype=np.int64)
+    logits = logits.astype(np.float64)
+    predicted = logits.argmax(axis=1)
     return Evaluation(
-        loss=F.cross_entropy(logits.astype(np.float64), true),
+        loss=F.cross_entropy(logits, true),
         accuracy=float(np.mean(predicted == true)) if len(true) else float("nan"),
         confusion=confusion_matrix(true, predicted, len(labels)),
         labels=tuple(labels),
         ids=tuple(ids),
         true=true,
         predicted=predicted,
-        probabilities=probabilities,
+        probabilities=F.softmax(logits, 1),
     )

@@ -69,8 +69,8 @@ class InputSpec:
                 raise OptionError(f'normalize must be "standard", "unit" or (mean, std), got {normalize!r}')
             mean, std = np.zeros(channels), np.ones(channels)
             if normalize == "standard" and raw.size:
-                mean = (raw.mean(axis=(0, 2, 3), dtype=np.float64) - low) / (high - low)
-                std = raw.std(axis=(0, 2, 3), dtype=np.float64) / (high - low)
+                mean, std = _statistics(raw)
+                mean, std = (mean - low) / (high - low), std / (high - low)
                 std[std == 0] = 1.0
         else:
             try:
@@ -96,6 +96,18 @@ class InputSpec:
         x -= np.asarray(self.mean, dtype=np.float32)[:, None, None]
         x /= np.asarray(self.std, dtype=np.float32)[:, None, None]
         return x
+
+    def in_own_range(self, images: Array, value_range: tuple[float, float]) -> Array:
+        """Return images of another declared range in this one: 0 to 16 becomes 0 to 255.
+
+        Args:
+            images: Raw, in value_range.
+            value_range: Where they come from; if its ends are no whole numbers it was only measured, and counts as own.
+        """
+        if value_range == self.value_range or not all(float(end).is_integer() for end in value_range):
+            return images
+        (low, high), (own_low, own_high) = value_range, self.value_range
+        return (images.astype(np.float64) - low) * ((own_high - own_low) / (high - low)) + own_low
 
     def check(self, images: object) -> Array:
         """Return raw images as (N, C, H, W); a single image (C, H, W) or (H, W) becomes a batch of one.
@@ -149,6 +161,15 @@ class InputSpec:
         if (low, high) == (0.0, 255.0):
             return pixels
         return pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+
+
+def _statistics(images: Array, block: int = 1024) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each channel, float64, without a float copy of all images."""
+    parts = [images[i : i + block] for i in range(0, len(images), block)]
+    count = images.size / images.shape[1]
+    mean = sum(part.sum(axis=(0, 2, 3), dtype=np.float64) for part in parts) / count
+    squares = (np.square(part - mean[:, None, None]).sum(axis=(0, 2, 3)) for part in parts)
+    return mean, np.sqrt(sum(squares) / count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,22 +221,17 @@ def _small(in_channels: int, num_classes: int) -> Sequential:
     return block_cnn(in_channels, [32, 64], [64, num_classes], padding=1)
 
 
-_BY_NAME: dict[str, tuple[Callable[[int, int], Sequential], str]] = {
-    "block_cnn": (_small, "two blocks of conv 3x3, max-pool 2, ReLU; dense 64: for images from 4x4"),
-    "lesson1": (lesson1, "three stages, one of them residual"),
-    "lesson2": (lesson2, "three convolutions 3x3, dense 64, dropout"),
-    "lesson3": (lesson3, "eight filters and one dense layer"),
-    "lesson4": (lesson4, "LeNet-like with one filter in each convolution"),
-    "lenet5": (lenet5, "LeNet with 6 and 16 filters"),
-    "mlp": (lambda c, k: mlp(num_classes=k), "dense layers only, 128-64-32"),
-    "resnet8": (resnet8, "three residual blocks, for color images"),
+_BY_NAME: dict[str, Callable[[int, int], Sequential]] = {
+    "block_cnn": _small,
+    "lesson1": lesson1,
+    "lesson2": lesson2,
+    "lesson3": lesson3,
+    "lesson4": lesson4,
+    "lenet5": lenet5,
+    "mlp": lambda channels, num_classes: mlp(num_classes=num_classes),
+    "resnet8": resnet8,
 }
 NAMES = tuple(_BY_NAME)
-
-
-def describe() -> dict[str, str]:
-    """Return what each named model is, in a few words."""
-    return {name: words for name, (_, words) in _BY_NAME.items()}
 
 
 def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Sequential:
@@ -260,12 +255,11 @@ def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Se
     if len(input_shape) != 3:
         raise OptionError(f"input_shape must be (C, H, W), got {input_shape!r}")
     try:
-        return _BY_NAME[name][0](input_shape[0], num_classes).build(input_shape, seed)
+        return _BY_NAME[name](input_shape[0], num_classes).build(input_shape, seed)
     except ShapeError as error:
         other = default(input_shape) if default(input_shape) != name else "mlp"
         raise ShapeError(
-            f"model {name} cannot take images {text(input_shape)}; use larger images (--size) "
-            f"or the model {other} ({error})"
+            f"model {name} cannot take images {text(input_shape)}; use larger images or the model {other} ({error})"
         ) from error
 
 

@@ -6,16 +6,16 @@ made by start() and kept by the engine. Clipping comes before everything else, w
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pellucid._repr import call
+from pellucid._repr import arguments, call
 from pellucid._types import Array
 from pellucid.errors import OptionError
+from pellucid.shapes import number
 
 
 def clip_norm(gradients: Array, limit: float) -> Array:
@@ -49,13 +49,6 @@ def clip_layer_norm(gradients: Array, limit: float, layers: Sequence[slice]) -> 
     return clipped
 
 
-def _number(value: object, name: str, minimum: float = 0.0, below: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value < below:
-        limit = f" and below {below:g}" if below < math.inf else ""
-        raise OptionError(f"{name} must be a number of at least {minimum:g}{limit}, got {value!r}")
-    return float(value)
-
-
 class Optimizer:
     """Base of the optimizers.
 
@@ -69,10 +62,10 @@ class Optimizer:
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, lr: float, weight_decay: float, clip_norm: float | None, clip_layer_norm: float | None) -> None:
-        self.lr = _number(lr, "lr")
-        self.weight_decay = _number(weight_decay, "weight_decay")
+        self.lr = number(lr, "lr")
+        self.weight_decay = number(weight_decay, "weight_decay")
         for name, limit in (("clip_norm", clip_norm), ("clip_layer_norm", clip_layer_norm)):
-            if limit is not None and not _number(limit, name) > 0:
+            if limit is not None and not number(limit, name) > 0:
                 raise OptionError(f"{name} must be greater than 0, got {limit!r}")
         self.clip_norm = clip_norm
         self.clip_layer_norm = clip_layer_norm
@@ -126,8 +119,7 @@ class Optimizer:
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as plain data."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        return arguments(self)
 
     def __repr__(self) -> str:
         return call(type(self), self.config(), always=("lr",))
@@ -158,7 +150,7 @@ class SGD(Optimizer):
         clip_layer_norm: float | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, clip_norm, clip_layer_norm)
-        self.momentum = _number(momentum, "momentum")
+        self.momentum = number(momentum, "momentum")
         self.nesterov = bool(nesterov)
         if self.nesterov and not self.momentum:
             raise OptionError("nesterov needs momentum greater than 0")
@@ -211,9 +203,9 @@ class RMSprop(Optimizer):
         clip_layer_norm: float | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, clip_norm, clip_layer_norm)
-        self.alpha = _number(alpha, "alpha")
-        self.eps = _number(eps, "eps")
-        self.momentum = _number(momentum, "momentum")
+        self.alpha = number(alpha, "alpha")
+        self.eps = number(eps, "eps")
+        self.momentum = number(momentum, "momentum")
 
     def start(self, size: int, dtype: Any) -> dict[str, Array]:
         """Return square_avg, and with momentum momentum_buffer.
@@ -268,8 +260,8 @@ class Adam(Optimizer):
         super().__init__(lr, weight_decay, clip_norm, clip_layer_norm)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise OptionError(f"betas must be a pair of numbers, got {betas!r}")
-        self.betas = (_number(betas[0], "betas", below=1.0), _number(betas[1], "betas", below=1.0))
-        self.eps = _number(eps, "eps")
+        self.betas = (number(betas[0], "betas", below=1.0), number(betas[1], "betas", below=1.0))
+        self.eps = number(eps, "eps")
 
     def _update(self, w: Array, g: Array, state: Mapping[str, Array], lr: float, t: int) -> None:
         g = self._decayed(w, g)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pellucid._repr import call
+from pellucid._repr import arguments, call
 from pellucid._types import Array
 from pellucid.errors import OptionError, unknown
 from pellucid.shapes import integer
@@ -29,7 +29,7 @@ class Schedule:
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as plain data."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return arguments(self)
 
     def __repr__(self) -> str:
         return call(type(self), self.config())
@@ -146,7 +146,12 @@ class OneCycle(Schedule):
         return np.where(steps <= top, rising, falling)
 
 
-SCHEDULES = ("constant", "step", "cosine", "onecycle")
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "constant": lambda epochs: Constant(),
+    "step": lambda epochs: Step(max(1, math.ceil(epochs / 3))),
+    "cosine": lambda epochs: Cosine(),
+    "onecycle": lambda epochs: OneCycle(),
+}
 
 
 def by_name(name: str, epochs: int) -> Schedule:
@@ -156,12 +161,6 @@ def by_name(name: str, epochs: int) -> Schedule:
         name: One of SCHEDULES.
         epochs: Of the whole training.
     """
-    made: dict[str, Schedule] = {
-        "constant": Constant(),
-        "step": Step(max(1, math.ceil(epochs / 3))),
-        "cosine": Cosine(),
-        "onecycle": OneCycle(),
-    }
-    if name not in made:
+    if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
-    return made[name]
+    return SCHEDULES[name](epochs)

@@ -6,8 +6,11 @@ Pairs are always (height, width).
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TypeAlias
+
+import numpy as np
 
 from pellucid.errors import OptionError, ShapeError, unknown
 
@@ -34,6 +37,21 @@ def integer(value: object, name: str, minimum: int = 1) -> int:
     if number < minimum:
         raise OptionError(f"{name} must be at least {minimum}, got {number}")
     return number
+
+
+def number(value: object, name: str, minimum: float = 0.0, below: float = math.inf) -> float:
+    """Return value as a finite float of at least minimum, or raise an OptionError that names the argument.
+
+    >>> number(1, "lr")
+    1.0
+    """
+    real = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not real or not minimum <= value < below:  # type: ignore[operator]
+        limits = ([f"at least {minimum:g}"] if minimum > -math.inf else []) + (
+            [f"below {below:g}"] if below < math.inf else []
+        )
+        raise OptionError(f"{name} must be a number{' of ' if limits else ''}{' and '.join(limits)}, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
 
 
 def pair(value: object, name: str, minimum: int = 1) -> Pair:
@@ -146,6 +164,50 @@ def output_pair(
                 f"use padding {max(p) + -(-missing // 2)} or a kernel of at most {max(1, (n + sum(p) - 1) // d + 1)}"
             )
     return sizes[0], sizes[1]
+
+
+def cover(size: Pair, kernel: Pair, stride: Pair, padding: Padding, out: Pair) -> Padding:
+    """Return the padding, extended behind the input until it holds every window (ceil_mode reaches beyond)."""
+    sides = []
+    for n, k, s, p, o in zip(size, kernel, stride, padding, out, strict=True):
+        sides.append((p[0], max(p[1], (o - 1) * s + k - n - p[0])))
+    return sides[0], sides[1]
+
+
+def pool_padding(padding: object, kernel: Pair) -> Padding:
+    """Return the padding of a pool, checked: at most half a window, or some windows would see padding only.
+
+    >>> pool_padding(1, (3, 2))
+    ((1, 1), (1, 1))
+    """
+    p = pair(padding, "padding", minimum=0)
+    if 2 * p[0] > kernel[0] or 2 * p[1] > kernel[1]:
+        raise OptionError(
+            f"padding {p} must be at most half of kernel_size {kernel}, else windows would see padding only"
+        )
+    return (p[0], p[0]), (p[1], p[1])
+
+
+def adaptive_size(output_size: object, size: Pair) -> Pair:
+    """Return the (height, width) that adaptive pooling gives; None keeps the input's.
+
+    >>> adaptive_size((None, 2), (5, 7))
+    (5, 2)
+    """
+    sides = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(sides) != 2:
+        raise OptionError(f"output_size must be a number or a pair (height, width), got {output_size!r}")
+    h, w = (n if o is None else integer(o, "output_size") for o, n in zip(sides, size, strict=True))
+    return h, w
+
+
+def adaptive_regions(n: int, out: int) -> list[slice]:
+    """Return which cells each output of adaptive pooling averages: from floor(i n / out) to ceil((i + 1) n / out).
+
+    >>> adaptive_regions(5, 2)
+    [slice(0, 3, None), slice(2, 5, None)]
+    """
+    return [slice(i * n // out, -(-(i + 1) * n // out)) for i in range(out)]
 
 
 def text(shape: tuple[int, ...]) -> str:

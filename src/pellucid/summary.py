@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pellucid._types import Shape
-from pellucid.nn import Network
-from pellucid.shapes import resolve_padding, text, window_extent
+from pellucid.nn import AdaptiveAvgPool2d, Flatten, Layer, Linear, Network, Residual, Softmax
+from pellucid.nn.layer import join
+from pellucid.shapes import adaptive_regions, resolve_padding, text, window_extent
+
+_Spans: TypeAlias = list[tuple[int, int]]
+_View: TypeAlias = tuple[_Spans, _Spans]
+"""What each cell sees of the input: (start, stop) rows and (start, stop) columns.
+
+Maps have one entry for each row of cells and one for each column; vectors have one in both lists for each feature.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class LayerSummary:
         parameters: How many; 0 at the second place of a shared layer.
         multiply_adds: Multiplications with a weight, for one image.
         activation_bytes: Memory of its output for one image, float32.
-        receptive_field: (height, width) of the input pixels that one output cell sees.
+        receptive_field: (height, width) of the input pixels that one output cell sees; the largest, if cells differ.
         dropped: (rows, columns) at the bottom and right that no window covers.
     """
 
@@ -122,29 +133,14 @@ def summarize(network: Network) -> Summary:
     >>> summarize(models.create("lesson2", (1, 28, 28), 10)).parameters
     93322
     """
+    steps = network.trace(network.input_shape)
+    views: dict[str, _View] = {}
+    shapes = {path: (before, after) for path, _, before, after in steps}
+    _walk(network, "", _pixels(network.input_shape), shapes, views)
     seen: set[int] = set()
     layers = []
-    fields: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
-    for path, layer, before, after in network.trace(network.input_shape):
-        field, step = _start(path, fields)
-        drops = (0, 0)
-        kernel = getattr(layer, "kernel_size", None)
-        if kernel is not None and len(before) == 3:
-            dilation = getattr(layer, "dilation", (1, 1))
-            extent = [window_extent(k, d) for k, d in zip(kernel, dilation, strict=True)]
-            stride = layer.stride  # type: ignore[attr-defined]
-            padding = layer.padding  # type: ignore[attr-defined]
-            sides = resolve_padding(padding, (before[1], before[2]), kernel, stride, dilation)
-            field = (field[0] + (extent[0] - 1) * step[0], field[1] + (extent[1] - 1) * step[1])
-            step = (step[0] * stride[0], step[1] * stride[1])
-            ends = [(after[i + 1] - 1) * stride[i] + extent[i] - sides[i][0] for i in (0, 1)]
-            drops = (max(0, before[1] - ends[0]), max(0, before[2] - ends[1]))
-        elif len(before) == 3 and (len(after) == 1 or after[1:] != before[1:]):
-            # One number made of whole maps sees whatever any of their cells sees.
-            field = (field[0] + (before[1] - 1) * step[0], field[1] + (before[2] - 1) * step[1])
-        whole = network.input_shape[1:] if len(network.input_shape) == 3 else (1, 1)
-        field = (min(field[0], whole[0]), min(field[1], whole[1]))
-        fields[path] = (field, step)
+    for path, layer, before, after in steps:
+        rows, columns = (max(max(0, stop - start) for start, stop in spans) for spans in views[path])
         layers.append(
             LayerSummary(
                 path,
@@ -153,33 +149,104 @@ def summarize(network: Network) -> Summary:
                 0 if id(layer) in seen else sum(a.size for a in layer.named_parameters().values()),
                 layer.multiply_adds(before),
                 4 * math.prod(after),
-                field,
-                drops,
+                (rows, columns),
+                _dropped(layer, before, after),
             )
         )
         seen.add(id(layer))
     return Summary(network.input_shape, tuple(layers), sum(b.size for b in network.named_buffers().values()))
 
 
-def _start(
-    path: str, fields: dict[str, tuple[tuple[int, int], tuple[int, int]]]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return receptive field and step of what a layer gets.
+def _walk(
+    layer: Layer, path: str, view: _View, shapes: dict[str, tuple[Shape, Shape]], views: dict[str, _View]
+) -> _View:
+    """Return what the outputs of a layer see if its inputs see view; note it in views for every leaf below.
 
-    That is what the layer before it gives; a shortcut starts where its block does, and behind a block the body, which
-    sees more than the shortcut, counts.
+    Args:
+        layer: A leaf or a container.
+        path: Where it stands.
+        view: What its inputs see.
+        shapes: Shapes before and after each leaf, by path.
+        views: Where to note, by path.
     """
-    names = list(fields)
-    parts = path.split(".")
-    if "shortcut" in parts and not any(name.startswith(_block(path, "shortcut")) for name in names):
-        stem = _block(path, "shortcut").removesuffix("shortcut") + "body"
-        names = names[: next(i for i, name in enumerate(names) if name.startswith(stem))]
-    elif names and "shortcut" in names[-1].split(".") and not path.startswith(_block(names[-1], "shortcut")):
-        stem = _block(names[-1], "shortcut").removesuffix("shortcut") + "body"
-        names = [name for name in names if name.startswith(stem)]
-    return fields[names[-1]] if names else ((1, 1), (1, 1))
+    if isinstance(layer, Residual):
+        body = _walk(layer.body, join(path, "body"), view, shapes, views)
+        if layer.shortcut is not None:
+            view = _walk(layer.shortcut, join(path, "shortcut"), view, shapes, views)
+        rows, columns = ([_hull(both) for both in zip(*ways, strict=True)] for ways in zip(body, view, strict=True))
+        return rows, columns
+    if isinstance(layer, Network):
+        for name, child in layer.children():
+            view = _walk(child, join(path, name), view, shapes, views)
+        return view
+    views[path] = _look(layer, view, *shapes[path])
+    return views[path]
 
 
-def _block(path: str, part: str) -> str:
-    parts = path.split(".")
-    return ".".join(parts[: parts.index(part) + 1])
+def _look(layer: Layer, view: _View, before: Shape, after: Shape) -> _View:
+    """Return what the outputs of a leaf see if its inputs see view."""
+    rows, columns = view
+    windows = _windows(layer, before, after)
+    if windows is not None:
+        rows, columns = (
+            [_hull(spans[i] for i in window if 0 <= i < len(spans)) for window in axis]
+            for spans, axis in zip(view, windows, strict=True)
+        )
+        return rows, columns
+    if isinstance(layer, Flatten) and len(before) == 3:
+        channels, height, width = before
+        return [span for span in rows for _ in range(width)] * channels, columns * (channels * height)
+    mixes = isinstance(layer, (Linear, Softmax)) and len(before) == 1
+    if not mixes and len(before) == len(after) and _cells(before) == _cells(after):
+        return view
+    # Each output depends on all inputs; of an unknown layer that changes the size nobody can say less.
+    height, width = _cells(after)
+    return [_hull(rows)] * height, [_hull(columns)] * width
+
+
+def _windows(layer: Layer, before: Shape, after: Shape) -> list[list[range]] | None:
+    """Return for both axes which cells each output cell reads (some may lie in the padding); None without windows."""
+    if isinstance(layer, AdaptiveAvgPool2d):
+        return [
+            [range(n)[region] for region in adaptive_regions(n, o)] for n, o in zip(before[1:], after[1:], strict=True)
+        ]
+    kernel = getattr(layer, "kernel_size", None)
+    if kernel is None or len(before) != 3:
+        return None
+    stride = layer.stride  # type: ignore[attr-defined]
+    padding = layer.padding  # type: ignore[attr-defined]
+    dilation = getattr(layer, "dilation", (1, 1))
+    sides = resolve_padding(padding, (before[1], before[2]), kernel, stride, dilation)
+    axes = []
+    for o, k, s, d, (front, _) in zip(after[1:], kernel, stride, dilation, sides, strict=True):
+        axes.append([range(i * s - front, i * s - front + window_extent(k, d), d) for i in range(o)])
+    return axes
+
+
+def _dropped(layer: Layer, before: Shape, after: Shape) -> tuple[int, int]:
+    """Return the rows and columns behind the last window."""
+    windows = _windows(layer, before, after)
+    if windows is None:
+        return 0, 0
+    return max(0, before[1] - windows[0][-1].stop), max(0, before[2] - windows[1][-1].stop)
+
+
+def _pixels(shape: Shape) -> _View:
+    """Return the view of the input itself: each pixel sees itself; what has no rows and columns counts as one pixel."""
+    height, width = _cells(shape)
+    if len(shape) != 3:
+        return [(0, 1)] * height, [(0, 1)] * width
+    return [(i, i + 1) for i in range(height)], [(i, i + 1) for i in range(width)]
+
+
+def _cells(shape: Shape) -> tuple[int, int]:
+    """Return how many entries the two lists of a view have."""
+    return (shape[1], shape[2]) if len(shape) == 3 else (math.prod(shape), math.prod(shape))
+
+
+def _hull(spans: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the smallest span that holds all spans; for none one that is empty and adds nothing to another hull."""
+    start, stop = sys.maxsize, 0
+    for first, last in spans:
+        start, stop = min(start, first), max(stop, last)
+    return start, stop

@@ -68,7 +68,7 @@ def test_undefined_numbers_are_null(cli, trained, tmp_path):
 def test_the_table(cli, trained):
     lines = cli("evaluate", trained, "digits").out.splitlines()
     found = evaluated(cli, trained, "digits")
-    assert lines[0] == f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}, 360 images"
+    assert lines[0] == f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}, 360 images (test part)"
     assert lines[1].split() == ["class", "recall", "precision", "images"]
     assert lines[2].split()[:2] == ["0", f"{found['recall']['0']:.4f}"]
     assert lines[12] == "confusion (rows true, columns predicted)"

@@ -24,7 +24,7 @@ QUICK = ("--subset", 120, "--epochs", 1, "--model", "mlp")
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr("pellucid.report.plots.write_all", lambda run, folder: None)
+    monkeypatch.setattr("pellucid.report.plots.write_all", lambda *what: None)
 
 
 def test_the_run_directory(trained):

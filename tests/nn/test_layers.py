@@ -290,7 +290,7 @@ def test_batch_norm_backward_in_eval_does_not_see_later_batches():
         (lambda: nn.AvgPool2d(0), OptionError, "kernel_size must be at least 1"),
         (lambda: nn.AdaptiveAvgPool2d(0), OptionError, "output_size must be at least 1"),
         (lambda: nn.AdaptiveAvgPool2d((1, 2, 3)), OptionError, "output_size must be a number or a pair"),
-        (lambda: nn.BatchNorm2d(2, eps=-1), OptionError, "eps must be at least 0"),
+        (lambda: nn.BatchNorm2d(2, eps=-1), OptionError, "eps must be a number of at least 0"),
         (lambda: nn.BatchNorm2d(2, momentum=2), OptionError, "momentum must lie between 0 and 1"),
         (lambda: nn.Dropout(1.5), OptionError, "p is the share of elements to drop, from 0 to 1, got 1.5"),
         (lambda: nn.Dropout(True), OptionError, "p is the share"),

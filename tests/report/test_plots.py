@@ -49,7 +49,7 @@ def evaluation(k=3):
     predicted = true.copy()
     predicted[0] = 1
     names = [f"class {i}" for i in range(k)]
-    return metrics.evaluate(np.eye(k)[predicted], true, names, range(4 * k), np.eye(k)[predicted])
+    return metrics.measure(np.eye(k)[predicted], true, names, range(4 * k))
 
 
 @pytest.mark.capability("F3")
@@ -93,8 +93,8 @@ def test_each_image_is_shown_once_misread_ones_first(tmp_path, monkeypatch, n):
     monkeypatch.setattr(
         plots, "samples", lambda ds, indices, names: (shown.append(indices), draw(ds, indices, names))[1]
     )
-    plots.write_all(run, tmp_path)
     result = run.evaluate(part="test")
+    plots.write_all(tmp_path, run.history, ds, "test", result)
     wrong = [
         (-max(row), i)
         for row, i, t, p in zip(result.probabilities, result.ids, result.true, result.predicted, strict=True)
@@ -127,5 +127,5 @@ def test_a_run_without_classes_gets_curves_only(tmp_path):
     x = np.random.default_rng(0).random((20, 2, 2))
     net = pl.nn.Sequential(pl.nn.Flatten(), pl.nn.LazyLinear(4))
     run = pl.fit(net, (x, x.reshape(20, 4)), epochs=1, progress=False)
-    plots.write_all(run, tmp_path)
+    plots.write_all(tmp_path, run.history, run.dataset, "train", None)
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]

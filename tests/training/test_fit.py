@@ -11,6 +11,7 @@ import pytest
 
 import pellucid as pl
 from pellucid import nn, optim
+from pellucid.data import from_arrays
 from pellucid.errors import DataError, OptionError, PellucidError, ShapeError
 from pellucid.training import Callback, Run
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_evaluated(stripes, net):
     with pytest.raises(OptionError, match='unknown part "tset"; did you mean "test"'):
         run.evaluate(part="tset")
     empty = stripes.with_splits(replace(stripes.splits, val=np.empty(0, int)))
-    with pytest.raises(DataError, match='has no part "val"; use --split all'):
+    with pytest.raises(DataError, match='has no part "val"; use the part "all"'):
         run.evaluate(empty, "val")
     with pytest.raises(DataError, match="needs labels, got float targets"):
         run.evaluate((stripes.images, np.zeros((67, 3))))
@@ -181,9 +182,20 @@ def test_what_cannot_be_evaluated(stripes, net):
         run.evaluate((stripes.images[:, :, :4], stripes.targets))
 
 
-def test_without_a_test_part_everything_is_evaluated(stripes):
+def test_without_a_test_part_the_validation_part_is_evaluated(stripes):
     run = fit(lazy(), (stripes.images, stripes.targets))
-    assert run.evaluate().n == 67
+    assert run.evaluate().n == len(run.dataset.splits.val) == 14
+    assert run.evaluate(part="all").n == 67
+
+
+@pytest.mark.capability("E7")
+def test_images_of_another_declared_range_are_brought_into_the_models(stripes):
+    run = fit(lazy(), stripes)
+    low, high = stripes.value_range
+    chosen = stripes.splits.test
+    bytes_ = np.rint((stripes.images[chosen] - low) * (255 / (high - low)))
+    other = from_arrays(bytes_, stripes.targets[chosen], classes=stripes.classes, value_range=(0, 255))
+    assert run.evaluate(other).predicted.tolist() == run.evaluate().predicted.tolist()
 
 
 # What is written
@@ -217,7 +229,7 @@ def test_the_run_directory(stripes, net, tmp_path):
     assert config["data"] == "stripes"
     assert "note" not in config
     assert config["resolved"]["data_digest"] == stripes.digest()
-    assert config["resolved"]["network"]["layers"][0]["layer"] == "Conv2d"
+    assert json.loads(config["resolved"]["network"])["layers"][0]["layer"] == "Conv2d"
     assert json.loads((out / "splits.json").read_text()) == {
         "train": list(range(45)),
         "val": list(range(45, 58)),

@@ -41,7 +41,7 @@ def test_a_learning_rate_far_too_high_stops_within_a_step_and_says_what_to_try(s
     message = str(caught.value)
     assert message.startswith("the loss became nan at step 2, epoch 1 (that step was not applied), first in the output")
     assert "of layer 3 (Linear)" in message
-    assert "Try a lower learning rate (1e+29 instead of 1e+30), clipping (--clip 1), or check the data" in message
+    assert "Try a lower learning rate (1e+29 instead of 1e+30), clipping (clip_norm=1), or check the data" in message
     assert "\n" not in message
 
 

@@ -36,6 +36,7 @@ def evaluate(
     For a run directory and the run's own data, the recorded split counts (the test part, if not said otherwise);
     other data are used whole.
     """
+    from pellucid.training import default_part
     from pellucid.training import evaluate as measure
 
     loaded = load_model(model)
@@ -44,11 +45,12 @@ def evaluate(
     recorded = _recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded
-    result = measure(loaded, ds, split or ("all" if recorded is None or not len(ds.splits.test) else "test"))
+    part = split or ("all" if recorded is None else default_part(ds))
+    result = measure(loaded, ds, part)
     if json_:
         say(json.dumps(result.to_dict(), allow_nan=False))
     else:
-        _print(result)
+        _print(result, part)
 
 
 def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
@@ -60,8 +62,9 @@ def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
     return None
 
 
-def _print(result: Evaluation) -> None:
-    say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images")
+def _print(result: Evaluation, part: str) -> None:
+    whose = "all" if part == "all" else f"{part} part"
+    say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images ({whose})")
     width = max(5, *map(len, result.labels))
     say(f"{'class':<{width}}  recall  precision  images")
     for label, images in zip(result.labels, result.confusion.sum(axis=1).tolist(), strict=True):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli.app import app, fail
 from pellucid.cli.common import load_model, say
+
+if TYPE_CHECKING:
+    from pellucid.errors import PellucidError
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -38,14 +42,14 @@ def predict(
     loaded = load_model(model)
     rows: list[dict[str, Any]] = []
     seen: list[Any] = []
-    for file in _files(images):
+    for file, problem in _files(images):
         try:
-            if isinstance(file, PellucidError):
-                raise file
+            if problem is not None:
+                raise problem
             seen.append(loaded.input.read(file))
-            rows.append({"file": str(file)})
+            rows.append({"file": file})
         except PellucidError as error:
-            rows.append({"file": str(getattr(error, "file", file)), "error": str(error)})
+            rows.append({"file": file, "error": str(error)})
     good = [row for row in rows if "error" not in row]
     if good:
         prediction = loaded.predict(np.stack(seen))
@@ -71,23 +75,20 @@ def predict(
         raise typer.Exit(1)
 
 
-def _files(images: list[str]) -> list[Any]:
-    """Return files; a folder gives the images below it, or the error that it has none."""
-    from pellucid.data.listing import SUFFIXES
+def _files(images: list[str]) -> Iterator[tuple[str, PellucidError | None]]:
+    """Yield each file, and for a folder the images below it; a folder that has none comes with an error."""
+    from pellucid.data.images import printable
+    from pellucid.data.listing import READ, walk
     from pellucid.errors import DataError
 
-    found: list[Any] = []
     for given in images:
         if not Path(given).is_dir():
-            found.append(given)
+            yield given, None
             continue
-        inside = sorted(p for p in Path(given).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sorted(file for file in walk(Path(given)) if file.suffix.lower() in READ)
+        yield from ((str(file), None) for file in inside)
         if not inside:
-            error = DataError(f"{given} is a folder without images (PNG, JPEG, BMP or GIF)")
-            error.file = given  # type: ignore[attr-defined]
-            found.append(error)
-        found += inside
-    return found
+            yield given, DataError(f"{printable(given)} is a folder without images (PNG, JPEG, BMP or GIF)")
 
 
 def _save(folder: Path, files: list[str], seen: list[Any], value_range: tuple[float, float]) -> None:

@@ -79,6 +79,14 @@ class Settings(BaseModel):
         raise OptionError(f"size must be HEIGHTxWIDTH such as 28x28, got {self.size!r}")
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds, or raise a FileError."""
+    try:
+        return tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} is not valid TOML: {error}") from None
+
+
 def resolve(given: dict[str, Any], config: Path | None = None) -> Settings:
     """Return the settings of a command line over those of a file over the defaults.
 
@@ -91,10 +99,7 @@ def resolve(given: dict[str, Any], config: Path | None = None) -> Settings:
     """
     values: dict[str, Any] = {}
     if config is not None:
-        try:
-            values = tomllib.loads(read_bytes(config).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FileError(f"{config} is not valid TOML: {error}") from None
+        values = read_toml(config)
         values.pop("resolved", None)
         for name in values:
             if name not in Settings.model_fields:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pellucid.cli.settings import Settings
     from pellucid.data import Dataset
     from pellucid.nn import Network
+    from pellucid.optim import Optimizer
     from pellucid.training import Run
 
 EPILOG = """[bold]Examples[/bold]
@@ -131,7 +132,7 @@ def train(
         balance=settings.balance,
         checkpoint_every=settings.checkpoint_every,
         resume=resume,
-        settings={**settings.model_dump(), "data": _absolute(settings.data)},
+        settings=_resolved(settings, ds, optimizer_),
     )
     _report(run)
     if run.stopped == "interrupted":
@@ -140,15 +141,19 @@ def train(
 
 
 def _config_of_run(out: Path | None, config: Path | None) -> Path:
+    from pellucid.cli.settings import read_toml
     from pellucid.errors import FileError, OptionError
 
     if out is None:
         raise OptionError("--resume needs --out, the folder of the run to continue")
     if config is not None:
         raise OptionError("--resume takes its settings from the run; leave --config out")
-    if not (out / "config.toml").exists():
+    config = out / "config.toml"
+    if not config.exists():
         raise FileError(f"{out} holds no run to resume: there is no config.toml in it")
-    return out / "config.toml"
+    if "data" not in read_toml(config):
+        raise FileError(f"{out} was made in Python, not by pellucid train; resume it with fit(..., resume=True)")
+    return config
 
 
 def _check_device(settings: Settings) -> None:
@@ -192,11 +197,21 @@ def _new_folder(source: str) -> Path:
     return Path("runs", f"{stem}-{number}")
 
 
-def _absolute(source: str) -> str:
-    """Return a path that holds from any working directory; a known name stays as it is."""
+def _resolved(settings: Settings, ds: Dataset, optimizer: Optimizer) -> dict[str, Any]:
+    """Return the settings with what was chosen for the user, and paths that hold from any working directory."""
+    from pellucid import models
     from pellucid.data.registry import KNOWN
 
-    return source if source in KNOWN else str(Path(source).resolve())
+    model = settings.model or models.default(ds.shape)
+    return {
+        **settings.model_dump(),
+        "data": settings.data if settings.data in KNOWN else str(Path(settings.data).resolve()),
+        "model": str(Path(model).resolve()) if model.endswith(".json") else model,
+        "lr": optimizer.lr,
+        "weight_decay": optimizer.weight_decay,
+        "momentum": getattr(optimizer, "momentum", None),
+        "size": "x".join(map(str, ds.shape[1:])),
+    }
 
 
 def _report(run: Run) -> None:

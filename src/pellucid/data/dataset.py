@@ -63,6 +63,9 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise DataError(f'the class "{twice}" stands twice; each class needs a name of its own')
         if not self.ids:
             object.__setattr__(self, "ids", range(len(self.images)))
 
@@ -194,8 +197,8 @@ def from_arrays(
         images: Shape (N, C, H, W) or (N, H, W), numbers.
         targets: int labels of shape (N,), or floats of shape (N, ...).
         classes: Names of the classes; "0", "1", ... if not given.
-        value_range: Lowest and highest possible value. If None, (0, 255) for uint8, (0, 1) or (-1, 1) for floats
-            that fit into it, and else what the values span.
+        value_range: Lowest and highest possible value. If None, (0, 255) for uint8; else the first of (0, 1), (-1, 1)
+            and, for whole numbers, (0, 16), (0, 255), (0, 65535) that holds all values; else what they span.
         name: As a person would call it.
 
     Raises:
@@ -207,10 +210,7 @@ def from_arrays(
         labels = np.issubdtype(t.dtype, np.integer) and len(t)
         classes = [str(k) for k in range(int(t.max()) + 1)] if labels else []
     if value_range is None:
-        if x.dtype == np.uint8 or not len(x):
-            value_range = (0.0, 255.0)
-        else:
-            value_range = _measured_range(float(x.min()), float(x.max()))
+        value_range = (0.0, 255.0) if x.dtype == np.uint8 or not len(x) else _measured_range(x)
     low, high = float(value_range[0]), float(value_range[1])
     if not low < high:
         raise DataError(f"value_range must rise, got ({low:g}, {high:g})")
@@ -220,8 +220,12 @@ def from_arrays(
     return Dataset(x, t, tuple(classes), (low, high), Splits(np.arange(len(x)), none, none), name)
 
 
-def _measured_range(smallest: float, largest: float) -> tuple[float, float]:
-    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+def _measured_range(images: Array) -> tuple[float, float]:
+    smallest, largest = float(images.min()), float(images.max())
+    usual = [(0.0, 1.0), (-1.0, 1.0)]
+    if np.issubdtype(images.dtype, np.integer) or (images == np.rint(images)).all():
+        usual += [(0.0, 16.0), (0.0, 255.0), (0.0, 65535.0)]
+    for low, high in usual:
         if low <= smallest and largest <= high:
             return low, high
     low = min(smallest, 0.0)

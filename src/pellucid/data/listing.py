@@ -98,7 +98,7 @@ def scan(path: str | Path) -> Listing:
         ignored += [f"{name}/{file}" for file in loose] if name else []
         folders[part] = tuple(printable(c) for c in classes)
         for label in classes:
-            for file in sorted(_walk(root / name / label, set())):
+            for file in sorted(walk(root / name / label)):
                 identity = printable(file.relative_to(root))
                 if file.suffix.lower() in SUFFIXES:
                     pictures.append(Picture(identity, file, part, printable(label)))
@@ -144,8 +144,13 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return [name for name, is_folder in seen if is_folder], [name for name, is_folder in seen if not is_folder]
 
 
-def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the files below a folder; a link to a folder that is already open above is not followed."""
+def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, hidden ones left out.
+
+    Args:
+        folder: Where to look.
+        above: Folders that are open already; a link to one of them is not followed.
+    """
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -153,4 +158,4 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
     folders, files = _entries(folder)
     yield from (folder / name for name in files)
     for name in folders:
-        yield from _walk(folder / name, above | {here})
+        yield from walk(folder / name, above | {here})

@@ -24,7 +24,7 @@ class Loader:
         part: "train", "val", "test" or "all".
         batch_size: Images of a batch.
         shuffle: Whether each epoch has an order of its own; only "train" does if None.
-        augment: "digit", "photo", "none" or an Augmentation; for training only.
+        augment: "digit", "photo", "none" or an Augmentation; fit uses it for training only.
         seed: Of order and augmentation.
 
     >>> from pellucid import data

@@ -33,6 +33,8 @@ def divide(indices: Array, targets: Array, size: int, seed: int, what: str) -> t
     """
     from sklearn.model_selection import train_test_split
 
+    if not 0 < size < len(indices):
+        raise DataError(f'{len(indices)} images are too few to put some into the part "{what}"; add images')
     labels = targets[indices] if np.issubdtype(targets.dtype, np.integer) else None
     if labels is not None:
         names, counts = np.unique(labels, return_counts=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from pellucid._types import Array
 from pellucid.errors import EngineError, OptionError, ShapeError
@@ -30,6 +30,7 @@ class ReferenceEngine:
         self._optimizer: Optimizer | None = None
         self._slots: dict[str, Array] = {}
         self._seed = 0
+        self._blas = ThreadpoolController()
 
     def build(
         self,
@@ -72,7 +73,7 @@ class ReferenceEngine:
         if x.shape[1:] != network.input_shape:
             raise ShapeError(f"the network takes (N, {', '.join(map(str, network.input_shape))}), got {x.shape}")
         starts = range(0, max(len(x), 1), self._predict_batch)
-        with threadpool_limits(limits=1), np.errstate(all="ignore"):
+        with self._blas.limit(limits=1), np.errstate(all="ignore"):
             parts = [network(x[i : i + self._predict_batch].astype(network.dtype, copy=False)) for i in starts]
         return np.concatenate(parts)
 
@@ -85,10 +86,14 @@ class ReferenceEngine:
             step: Number of the step, which dropout depends on.
         """
         network = self._ready()
-        with threadpool_limits(limits=1), np.errstate(all="ignore"), network.edit():
+        version = network.version
+        with self._blas.limit(limits=1), np.errstate(all="ignore"), network.edit():
             buffers = network.flat_buffers.copy()
-            value, gradients, _ = self._forward_backward(network, x, target, step)
-            network.flat_buffers[...] = buffers
+            try:
+                value, gradients, _ = self._forward_backward(network, x, target, step)
+            finally:
+                network.flat_buffers[...] = buffers
+        network.version = version  # nothing has changed, so no engine needs to repack
         return value, gradients
 
     def train(
@@ -114,7 +119,7 @@ class ReferenceEngine:
         if self._optimizer is None:
             raise EngineError("the engine was built without an optimizer; training needs one")
         losses, hits = [], []
-        with threadpool_limits(limits=1), np.errstate(all="ignore"), network.edit():
+        with self._blas.limit(limits=1), np.errstate(all="ignore"), network.edit():
             for i, lr in enumerate(learning_rates):
                 batch = order[i * batch_size : (i + 1) * batch_size]
                 buffers = network.flat_buffers.copy()

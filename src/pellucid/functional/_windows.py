@@ -7,31 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pellucid._types import Array
-from pellucid.errors import OptionError, ShapeError
 from pellucid.shapes import Padding, Pair
-
-
-def check_float(x: Array, name: str) -> None:
-    """Raise an OptionError that names the argument unless x is float32 or float64."""
-    if x.dtype.type not in (np.float32, np.float64):
-        raise OptionError(f'{name} must be float32 or float64, got {x.dtype}; use {name}.astype("float32")')
-
-
-def check(x: Array, name: str, axes: str) -> Array:
-    """Return x as a float array with the given axes, or raise an error that names the argument and the cure.
-
-    Args:
-        x: Any array.
-        name: Of the argument.
-        axes: Expected axes, as in "N x C x H x W".
-    """
-    x = np.asarray(x)
-    check_float(x, name)
-    ndim = axes.count("x") + 1
-    if x.ndim != ndim:
-        single = f"; for a single image use {name}[None]" if ndim == 4 and x.ndim == 3 else ""
-        raise ShapeError(f"{name} must have the axes {axes}, got shape {x.shape}{single}")
-    return x
 
 
 def pad(x: Array, padding: Padding, value: float = 0.0) -> Array:
@@ -49,14 +25,6 @@ def crop(padded: Array, padding: Padding, size: Pair) -> Array:
     """Return the part of a padded array (N, C, H, W) that pad() put the input into."""
     top, left = padding[0][0], padding[1][0]
     return padded[:, :, top : top + size[0], left : left + size[1]]
-
-
-def cover(size: Pair, kernel: Pair, stride: Pair, padding: Padding, out: Pair) -> Padding:
-    """Return the padding, extended behind the input until it holds every window (ceil_mode reaches beyond)."""
-    sides = []
-    for n, k, s, p, o in zip(size, kernel, stride, padding, out, strict=True):
-        sides.append((p[0], max(p[1], (o - 1) * s + k - n - p[0])))
-    return sides[0], sides[1]
 
 
 def taps(padded: Array, kernel: Pair, stride: Pair, dilation: Pair, out: Pair) -> Iterator[tuple[int, int, Array]]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from pellucid._types import Array
 from pellucid.errors import OptionError, ShapeError
-from pellucid.functional._windows import check, crop, pad, taps
+from pellucid.functional._checks import check
+from pellucid.functional._windows import crop, pad, taps
 from pellucid.shapes import Padding, PaddingArgument, Pair, integer, output_pair, pair, resolve_padding
 
 

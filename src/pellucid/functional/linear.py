@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pellucid._types import Array
 from pellucid.errors import ShapeError
-from pellucid.functional._windows import check_float
+from pellucid.functional._checks import check_float
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:

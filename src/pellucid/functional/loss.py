@@ -6,7 +6,7 @@ import numpy as np
 
 from pellucid._types import Array
 from pellucid.errors import DataError, OptionError, ShapeError
-from pellucid.functional._windows import check_float
+from pellucid.functional._checks import check_float
 from pellucid.functional.activation import log_softmax, sigmoid, softmax
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pellucid._types import Array
 from pellucid.errors import ShapeError
-from pellucid.functional._windows import check
+from pellucid.functional._checks import check
 
 
 def _per_channel(v: Array) -> Array:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pellucid._types import Array
-from pellucid.errors import OptionError, ShapeError
-from pellucid.functional._windows import check, cover, crop, pad, taps
-from pellucid.shapes import Padding, Pair, integer, output_pair, pair
+from pellucid.errors import ShapeError
+from pellucid.functional._checks import check
+from pellucid.functional._windows import crop, pad, taps
+from pellucid.shapes import Padding, Pair, adaptive_regions, adaptive_size, cover, output_pair, pair, pool_padding
 
 
 def _geometry(
@@ -17,13 +18,8 @@ def _geometry(
     check(x, "x", "N x C x H x W")
     kernel = pair(kernel_size, "kernel_size")
     step = kernel if stride is None else pair(stride, "stride")
-    p = pair(padding, "padding", minimum=0)
-    if 2 * p[0] > kernel[0] or 2 * p[1] > kernel[1]:
-        raise OptionError(
-            f"padding {p} must be at most half of kernel_size {kernel}, else windows would see padding only"
-        )
     size: Pair = (x.shape[2], x.shape[3])
-    sides: Padding = ((p[0], p[0]), (p[1], p[1]))
+    sides = pool_padding(padding, kernel)
     out = output_pair(size, kernel, step, sides, ceil_mode=ceil_mode)
     return kernel, step, sides, cover(size, kernel, step, sides, out), out
 
@@ -183,27 +179,12 @@ def avg_pool2d_backward(
     return crop(padded, reach, (x.shape[2], x.shape[3]))
 
 
-def adaptive_size(output_size: object, size: Pair) -> Pair:
-    """Return the (height, width) that adaptive pooling gives; None keeps the input's.
-
-    >>> adaptive_size((None, 2), (5, 7))
-    (5, 2)
-    """
-    sides = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    if len(sides) != 2:
-        raise OptionError(f"output_size must be a number or a pair (height, width), got {output_size!r}")
-    h, w = (n if o is None else integer(o, "output_size") for o, n in zip(sides, size, strict=True))
-    return h, w
-
-
 def _regions(x: Array, output_size: object) -> list[list[tuple[slice, slice]]]:
     """Return the rectangle that each output cell averages: from floor(i n / o) to ceil((i + 1) n / o)."""
     check(x, "x", "N x C x H x W")
     size: Pair = (x.shape[2], x.shape[3])
-    bounds = [
-        [slice(i * n // o, -(-(i + 1) * n // o)) for i in range(o)]
-        for n, o in zip(size, adaptive_size(output_size, size), strict=True)
-    ]
+    out = adaptive_size(output_size, size)
+    bounds = [adaptive_regions(n, o) for n, o in zip(size, out, strict=True)]
     return [[(rows, columns) for columns in bounds[1]] for rows in bounds[0]]
 
 

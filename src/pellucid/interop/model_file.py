@@ -222,6 +222,7 @@ def read(path: Path) -> Content:
 def _check_sizes(spec: dict[str, Any], held: int) -> None:
     """Refuse a network that would take more memory than the file accounts for, before any of it is made."""
     parts: list[Any] = [spec]
+    total = 0
     while parts:
         part = parts.pop()
         if isinstance(part, list):
@@ -237,7 +238,9 @@ def _check_sizes(spec: dict[str, Any], held: int) -> None:
         if "out_channels" in part:
             sizes += kernel if isinstance(kernel, list) else [kernel, kernel]
             sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
-        if math.prod(n for n in sizes if isinstance(n, int)) > held:
+        if any(key in part for key in ("in_features", "num_features", "out_channels")):
+            total += abs(math.prod(n for n in sizes if isinstance(n, int)))
+        if total > held:
             raise FileError(f"{name} has more parameters than the file holds")
 
 

@@ -1,4 +1,4 @@
-"""The schema of a model file's facts."""
+"""The schemas of the facts in model files and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
+Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
@@ -45,3 +46,51 @@ class Document(Strict):
     classes: tuple[str, ...]
     metrics: dict[str, FiniteFloat | None]
     data_digest: str
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Document:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class name stands twice")
+        return self
+
+
+class Epoch(Strict):
+    """A row of the history."""
+
+    epoch: Count
+    train_loss: FiniteFloat
+    train_accuracy: FiniteFloat | None
+    val_loss: FiniteFloat | None
+    val_accuracy: FiniteFloat | None
+    lr: FiniteFloat
+    seconds: FiniteFloat
+
+
+class Sums(Strict):
+    """What was added up since the epoch began."""
+
+    loss: FiniteFloat
+    weight: FiniteFloat
+    hits: FiniteFloat
+
+
+class Training(Strict):
+    """Where a training stands."""
+
+    epoch: Count
+    step: Count
+    seen: Count
+    sums: Sums
+    history: tuple[Epoch, ...]
+    warnings: tuple[str, ...]
+    seconds: FiniteFloat
+    stopped: str
+
+
+class Checkpoint(Strict):
+    """What stands beside the arrays of a checkpoint."""
+
+    format: Literal[1]
+    kind: Literal["checkpoint"]
+    settings: dict[str, Any]
+    training: Training

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from pellucid import functional as F
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.nn.layer import Backward, Layer
 from pellucid.random import Source
+from pellucid.shapes import number
 
 
 class ReLU(Layer):
@@ -39,7 +42,7 @@ class LeakyReLU(Layer):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = number(negative_slope, "negative_slope", minimum=-math.inf)
 
     def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
         """Return (y, backward).

@@ -8,7 +8,7 @@ from typing import overload
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.nn.layer import Backward, Gradients, Layer, join
-from pellucid.nn.network import Network
+from pellucid.nn.network import Network, Steps
 from pellucid.random import Source, advance
 from pellucid.shapes import text
 
@@ -28,7 +28,7 @@ class Sequential(Network):
         *layers: The layers; a Sequential among them is a part of its own.
         input_shape: Shape of one input, as (C, H, W); builds the network.
         seed: Same seed, same parameters.
-        dtype: "float32" or "float64".
+        dtype: "float32" or "float64"; "float32" if None.
 
     Raises:
         ShapeError: Where a layer cannot take what it gets.
@@ -40,7 +40,9 @@ class Sequential(Network):
     (5, 10)
     """
 
-    def __init__(self, *layers: Layer, input_shape: Shape | None = None, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(
+        self, *layers: Layer, input_shape: Shape | None = None, seed: int = 0, dtype: str | None = None
+    ) -> None:
         super().__init__()
         self._children = {str(i): _check_layer(layer) for i, layer in enumerate(layers)}
         if input_shape is not None:
@@ -101,9 +103,10 @@ class Sequential(Network):
 
         return x, backward
 
-    def _trace(self, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
-        for name, _ in self.children():
-            shape = self._trace_child(name, shape, prefix, steps)
+    def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
+        for name, child in self.children():
+            shape = self._trace_child(name, shape, prefix, steps, source)
+            source = f"layer {join(prefix, name)} ({type(child).__name__})"
         return shape
 
     def __repr__(self) -> str:
@@ -171,9 +174,9 @@ class Residual(Network):
 
         return y + around, backward
 
-    def _trace(self, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
-        out = self._trace_child("body", shape, prefix, steps)
-        around = self._trace_child("shortcut", shape, prefix, steps) if self.shortcut is not None else shape
+    def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
+        out = self._trace_child("body", shape, prefix, steps, source)
+        around = self._trace_child("shortcut", shape, prefix, steps, source) if self.shortcut is not None else shape
         if out != around:
             where = f"residual block {prefix}" if prefix else "the residual block"
             cure = "give both the same channels, stride and padding"

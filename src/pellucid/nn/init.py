@@ -59,6 +59,8 @@ def check_scheme(scheme: object) -> Scheme:
     real = [n for n in numbers if isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n)]
     if len(real) != len(numbers) or len(numbers) != len(expected):
         raise OptionError(f'init "{name}" takes the numbers ({", ".join(expected)}), got {tuple(numbers)!r}')
+    if name == "normal" and numbers[0] < 0:
+        raise OptionError(f"the standard deviation must be at least 0, got {numbers[0]!r}")
     return (name, *(float(n) for n in numbers))
 
 

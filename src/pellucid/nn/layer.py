@@ -6,13 +6,12 @@ changes). A call stores nothing on the layer; what the backward pass needs lives
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from pellucid._repr import call
+from pellucid._repr import arguments, call
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError, unknown
 from pellucid.nn import init
@@ -111,11 +110,7 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as plain data; those that the layer keeps under their own names."""
-        return {
-            name: getattr(self, name)
-            for name in inspect.signature(type(self).__init__).parameters
-            if name != "self" and hasattr(self, name)
-        }
+        return arguments(self)
 
     @property
     def leaf_count(self) -> int:

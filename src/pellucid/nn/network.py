@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from pellucid.errors import OptionError, PellucidError, ShapeError
 from pellucid.nn.layer import Gradients, Layer, check_dtype, join
 from pellucid.random import Stream
 from pellucid.shapes import integer, text
+
+Steps: TypeAlias = list[tuple[str, Layer, Shape, Shape]]
+"""(path, layer, input shape, output shape) of each layer."""
+
+_INPUT = "the network's input"
 
 
 class Network(Layer):
@@ -90,17 +95,17 @@ class Network(Layer):
             raise OptionError("the network is not built yet; give input_shape=(C, H, W), or call fit")
         return self._input_shape
 
-    def build(self, input_shape: Shape, seed: int = 0, dtype: str = "float32") -> Self:
+    def build(self, input_shape: Shape, seed: int = 0, dtype: str | None = None) -> Self:
         """Check every shape, draw the parameters that nobody assigned, and return the network itself.
 
         Args:
             input_shape: Shape of one input, as (C, H, W).
             seed: Same seed, same parameters.
-            dtype: "float32" or "float64".
+            dtype: "float32" or "float64"; "float32" if None.
 
         Raises:
             ShapeError: Where a layer cannot take what it gets; names the layer, what it gets, and a fix.
-            OptionError: Where the network was built for another input before.
+            OptionError: Where the network was built for another input or type before.
         """
         if not isinstance(input_shape, (tuple, list)) or not input_shape:
             raise OptionError(f"input_shape must be a tuple such as (1, 28, 28), got {input_shape!r}")
@@ -111,15 +116,17 @@ class Network(Layer):
                     f"the network was built for inputs {text(self.input_shape)}, not {text(shape)}; "
                     "a network is built once: make a new one, or resize the images"
                 )
+            if dtype is not None and check_dtype(dtype) != self.dtype:
+                raise OptionError(f"the network was built in {self.dtype}; network.astype({dtype!r}) gives a copy")
             return self
         if self._network is not None:
             raise OptionError("this is a part of a network that was built; build a copy.deepcopy of it")
         if self.leaf_count == 0:
             raise OptionError("the network has no layers")
-        kind, stream = check_dtype(dtype), Stream(seed)
-        copy.deepcopy(self).trace(shape)  # a network that does not fit stays as it was, lazy layers included
+        kind, stream = check_dtype(dtype or "float32"), Stream(seed)
+        self.trace(shape)  # a network that does not fit stays as it was, lazy layers included
         self._adopt({})
-        self.trace(shape)
+        self._trace(shape, "", [], _INPUT)
         drawn: set[int] = set()
         for number, (_, leaf) in enumerate(self.leaves()):
             if id(leaf) not in drawn:
@@ -140,24 +147,29 @@ class Network(Layer):
     def trace(self, input_shape: Shape) -> list[tuple[str, Layer, Shape, Shape]]:
         """Return (path, layer, input shape, output shape) for each layer in the order of computation.
 
+        An unbuilt network is asked through a copy, so that its lazy layers stay open.
+
         Args:
             input_shape: Shape of one input, without the batch axis.
 
         Raises:
             ShapeError: Where a layer cannot take what it gets.
         """
-        steps: list[tuple[str, Layer, Shape, Shape]] = []
-        self._trace(input_shape, "", steps)
+        steps: Steps = []
+        self._asked()._trace(input_shape, "", steps, _INPUT)
         return steps
 
-    def _trace(self, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
+    def _asked(self) -> Network:
+        return self if self._network is not None else copy.deepcopy(self)
+
+    def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
+        """Resolve the layers below, add them to steps, return the output's shape; source says what shape is from."""
         raise TypeError(f"{type(self).__name__} must define _trace")
 
-    def _trace_child(self, name: str, shape: Shape, prefix: str, steps: list[tuple[str, Layer, Shape, Shape]]) -> Shape:
+    def _trace_child(self, name: str, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
         child, path = self._children[name], join(prefix, name)
         if isinstance(child, Network):
-            return child._trace(shape, path, steps)
-        source = f"layer {steps[-1][0]} ({type(steps[-1][1]).__name__})" if steps else "the network's input"
+            return child._trace(shape, path, steps, source)
         try:
             child.resolve(shape)
             out = child.output_shape(shape)
@@ -175,8 +187,7 @@ class Network(Layer):
         Args:
             input_shape: Shape of one input.
         """
-        steps: list[tuple[str, Layer, Shape, Shape]] = []
-        return self._trace(input_shape, "", steps)
+        return self._asked()._trace(input_shape, "", [], _INPUT)
 
     def _bind(self, dtype: np.dtype[Any]) -> None:
         """Move parameters and buffers into the two flat arrays and become their owner."""
@@ -200,6 +211,7 @@ class Network(Layer):
             container._network = self
             if container is not self:
                 container._input_shape = None
+                container._flat_parameters = container._flat_buffers = np.empty(0, dtype=dtype)
         for _, leaf in self.leaves():
             leaf._network = self
 
@@ -225,7 +237,7 @@ class Network(Layer):
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
-        return self._flat_parameters.dtype
+        return (self._network or self)._flat_parameters.dtype
 
     @contextmanager
     def edit(self) -> Iterator[Self]:
@@ -238,7 +250,9 @@ class Network(Layer):
         >>> net[0].weight
         array([[1., 1.]], dtype=float32)
         """
-        owner = self._network or self  # a part's arrays are those of the whole network
+        owner = self._network  # a part's arrays are those of the whole network
+        if owner is None:
+            raise OptionError("only a built network can be edited; give input_shape=(C, H, W), or assign to its layers")
         before, owner.editing = owner.editing, True
         try:
             yield self
@@ -256,6 +270,9 @@ class Network(Layer):
 
     def flatten(self, arrays: Mapping[str, Array]) -> Array:
         """Return arrays by parameter name as one flat array."""
+        missing = [name for name in self.named_parameters() if name not in arrays]
+        if missing:
+            raise OptionError(f"there is no {missing[0]} among the arrays; does its layer's backward return it?")
         parts = [np.ravel(arrays[name]) for name in self.named_parameters()]
         return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
 

@@ -10,7 +10,7 @@ from pellucid.errors import OptionError
 from pellucid.nn.conv import check_maps
 from pellucid.nn.layer import Backward, Buffer, Layer, Parameter
 from pellucid.random import Source
-from pellucid.shapes import integer
+from pellucid.shapes import integer, number
 
 
 class BatchNorm2d(Layer):
@@ -42,11 +42,10 @@ class BatchNorm2d(Layer):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         super().__init__()
         self.num_features = integer(num_features, "num_features")
-        if not eps >= 0:
-            raise OptionError(f"eps must be at least 0, got {eps!r}")
-        if momentum is not None and not 0 <= momentum <= 1:
+        self.eps, self.affine = number(eps, "eps"), bool(affine)
+        self.momentum = None if momentum is None else number(momentum, "momentum")
+        if self.momentum is not None and self.momentum > 1:
             raise OptionError(f"momentum must lie between 0 and 1, or be None, got {momentum!r}")
-        self.eps, self.momentum, self.affine = float(eps), momentum, bool(affine)
         shape = (self.num_features,)
         if self.affine:
             self._declare("weight", shape, ("constant", 1.0), 1, 1)
@@ -70,6 +69,8 @@ class BatchNorm2d(Layer):
             momentum = 1 / (float(count) + 1) if momentum is None else momentum
             y = F.batch_norm(x, mean, var, weight, self.bias, True, momentum, self.eps)
             count[...] += 1
+            if self._network is not None:
+                self._network.version += 1
         else:
             mean, var = mean.copy(), var.copy()
             y = F.batch_norm(x, mean, var, weight, self.bias, False, eps=self.eps)

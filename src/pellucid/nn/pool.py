@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pellucid import functional as F
 from pellucid._types import Array, Shape
-from pellucid.errors import OptionError
-from pellucid.functional.pool import adaptive_size
 from pellucid.nn.conv import check_maps
 from pellucid.nn.layer import Backward, Layer
 from pellucid.random import Source
-from pellucid.shapes import Pair, output_pair, pair
+from pellucid.shapes import Pair, adaptive_size, output_pair, pair, pool_padding
 
 
 class _Pool2d(Layer):
@@ -24,10 +22,9 @@ class _Pool2d(Layer):
         super().__init__()
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.stride = self.kernel_size if stride is None else pair(stride, "stride")
+        self._sides = pool_padding(padding, self.kernel_size)
         self.padding = pair(padding, "padding", minimum=0)
         self.ceil_mode = bool(ceil_mode)
-        if 2 * self.padding[0] > self.kernel_size[0] or 2 * self.padding[1] > self.kernel_size[1]:
-            raise OptionError(f"padding {self.padding} must be at most half of kernel_size {self.kernel_size}")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C, H', W').
@@ -37,8 +34,7 @@ class _Pool2d(Layer):
         """
         check_maps(input_shape)
         c, h, w = input_shape
-        sides = ((self.padding[0], self.padding[0]), (self.padding[1], self.padding[1]))
-        return c, *output_pair((h, w), self.kernel_size, self.stride, sides, ceil_mode=self.ceil_mode)
+        return c, *output_pair((h, w), self.kernel_size, self.stride, self._sides, ceil_mode=self.ceil_mode)
 
 
 class MaxPool2d(_Pool2d):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pellucid.data.dataset import Dataset
     from pellucid.metrics import Evaluation
-    from pellucid.training import History, Run
+    from pellucid.training import History
 
 # Okabe and Ito's palette, which people without full color vision can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -160,22 +160,23 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def write_all(run: Run, folder: Path) -> None:
+def write_all(folder: Path, history: History, ds: Dataset, part: str, evaluation: Evaluation | None) -> None:
     """Write curves.png, and for classifiers confusion.png and samples.png, into a run directory.
 
     Args:
-        run: The ended training.
         folder: Where to.
+        history: Of the training.
+        ds: The data.
+        part: The part that was evaluated.
+        evaluation: Of that part; None where there are no classes.
     """
     figures: dict[str, Any] = {}
-    if len(run.history):
-        figures["curves.png"] = curves(run.history)
-    if run.model.classes:
-        part = next(p for p in ("test", "val", "train") if len(run.dataset.indices(p)))
-        evaluation = run.evaluate(part=part)
+    if len(history):
+        figures["curves.png"] = curves(history)
+    if evaluation is not None:
         figures["confusion.png"] = confusion(evaluation)
         picked = telling(evaluation)
         names = tuple(evaluation.labels[k] for k in evaluation.predicted[picked])
-        figures["samples.png"] = samples(run.dataset, run.dataset.indices(part)[picked], names)
+        figures["samples.png"] = samples(ds, ds.indices(part)[picked], names)
     for name, figure in figures.items():
         write_atomic(folder / name, to_png(figure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,7 @@ from pellucid import engines, metrics, optim, schedules
 from pellucid.data.augment import Augmentation, augmentation
 from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside
 from pellucid.data.splits import split
-from pellucid.errors import DataError, OptionError
-from pellucid.functional import softmax
+from pellucid.errors import DataError, FileError, OptionError
 from pellucid.interop.model_file import weights_digest
 from pellucid.model import InputSpec, Model, Normalize
 from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
@@ -57,7 +57,7 @@ class Run:
 
         Args:
             ds: Data set or (images, labels); the run's own if None.
-            part: "train", "val", "test" or "all"; "test" if there is one, else "all".
+            part: "train", "val", "test" or "all"; if None, the first of "test", "val" and "all" that there is.
         """
         return evaluate(self.model, self.dataset if ds is None else ds, part)
 
@@ -76,7 +76,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
     Args:
         model: A classifier.
         ds: Data set or (images, labels), raw.
-        part: "train", "val", "test" or "all"; "test" if there is one, else "all".
+        part: "train", "val", "test" or "all"; if None, the first of "test", "val" and "all" that there is.
 
     Raises:
         DataError: Where the classes or images do not fit the model.
@@ -84,8 +84,9 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
     if not model.classes:
         raise OptionError("this model has no classes to evaluate; compare model.outputs(images) with the targets")
     if not isinstance(ds, Dataset):
-        images, labels = ds
-        ds = from_arrays(images, labels, value_range=model.input.value_range)
+        if not isinstance(ds, (tuple, list)) or len(ds) != 2:
+            raise OptionError(f"ds must be a Dataset or (images, labels), got {type(ds).__name__}")
+        ds = from_arrays(*ds, value_range=model.input.value_range)
         if len(ds.classes) <= len(model.classes):
             ds = replace(ds, classes=model.classes)
     if not ds.is_classification:
@@ -97,15 +98,24 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
             f'the data have the class "{strange[0]}", which the model does not know; its classes: '
             f"{', '.join(model.classes)}"
         )
-    part = part or ("test" if len(ds.splits.test) else "all")
+    part = part or default_part(ds)
     chosen = ds.indices(part)
     if not len(chosen):
-        raise DataError(f'the data set has no part "{part}"; use --split all')
+        raise DataError(f'the data set has no part "{part}"; use the part "all"')
     renumber = np.array([positions[name] for name in ds.classes], dtype=np.int64)
-    logits = model.outputs(ds.images[chosen])
+    logits = model.outputs(model.input.in_own_range(ds.images[chosen], ds.value_range))
     ids = [ds.ids[i] for i in chosen.tolist()]
     true = renumber[ds.targets[chosen]]
-    return metrics.evaluate(logits, true, model.classes, ids, softmax(logits.astype(np.float64), 1))
+    return metrics.measure(logits, true, model.classes, ids)
+
+
+def default_part(ds: Dataset) -> str:
+    """Return the first of "test", "val" and "all" that a data set has.
+
+    Args:
+        ds: The data set.
+    """
+    return next((part for part in ("test", "val") if len(ds.indices(part))), "all")
 
 
 def fit(
@@ -192,7 +202,7 @@ def fit(
     varied = augmentation(augment)
     worker = engines.create(engine)
     worker.build(net, loss, optimizer, seed, threads)
-    model = Model(net, spec, ds.classes if ds.is_classification else (), {}, ds.digest() if out else "", engine)
+    model = Model(net, spec, ds.classes if ds.is_classification else (), {}, ds.digest(), engine)
 
     report = ProgressReport() if progress else None
     trainer = Trainer(
@@ -227,7 +237,9 @@ def fit(
             "data_digest": model.data_digest,
             "split": _split_digest(ds.splits),
         }
-        folder = _open_run(out, trainer, resume, exact, {**(settings or {}), "resolved": exact}, ds)
+        # TOML has no null, which a layer's arguments may hold.
+        written = {**(settings or {}), "resolved": {**exact, "network": json.dumps(exact["network"])}}
+        folder = _open_run(out, trainer, resume, exact, written, ds)
         _save_as_it_goes(trainer, folder, model, exact)
     trainer.run()
     path = folder.path if folder is not None else None
@@ -338,9 +350,14 @@ def _open_run(
         folder.write_settings(settings, ds)
         return folder
     folder = RunDirectory(Path(out))
-    arrays, facts, then = folder.read_checkpoint()
-    check_same_settings(exact, then)
-    trainer.load_state(arrays, facts)
+    if not (folder.path / "config.toml").exists():
+        raise FileError(f"{folder.path} holds no run to resume: there is no config.toml in it")
+    if folder.has_checkpoint:
+        arrays, facts, then = folder.read_checkpoint()
+        check_same_settings(exact, then)
+        trainer.load_state(arrays, facts)
+    else:  # it ended before its first checkpoint: nothing was learned yet that could be lost
+        folder.write_settings(settings, ds)
     return folder
 
 
@@ -366,13 +383,14 @@ def _write_results(run: Run, folder: RunDirectory) -> None:
         "weights_digest": run.digest,
         "warnings": list(run.warnings),
     }
+    shown, part = None, "train"
     if run.model.classes:
-        for part in ("val", "test"):
-            if len(run.dataset.indices(part)):
-                document[part] = run.evaluate(part=part).to_dict()
-                run.model.metrics[f"{part}_accuracy"] = document[part]["accuracy"]
+        for part in [p for p in ("val", "test") if len(run.dataset.indices(p))] or ["train"]:
+            shown = run.evaluate(part=part)
+            document[part] = shown.to_dict()
+            run.model.metrics[f"{part}_accuracy"] = shown.accuracy
     folder.write_model(run.model)
     folder.write_metrics(document)
     from pellucid.report import plots
 
-    plots.write_all(run, folder.path)
+    plots.write_all(folder.path, run.history, run.dataset, part, shown)

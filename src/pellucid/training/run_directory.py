@@ -42,9 +42,7 @@ class RunDirectory:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise FileError(
-                    f"{folder} is not empty; give another folder, or --resume to continue the run that is there"
-                )
+                raise FileError(f"{folder} is not empty; give another folder, or resume the run that is there")
         except OSError as error:
             raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
         return cls(folder)
@@ -59,29 +57,11 @@ class RunDirectory:
         import tomli_w
 
         def clean(values: dict[str, Any]) -> dict[str, Any]:
-            return {
-                k: clean(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v
-                for k, v in values.items()
-                if v is not None
-            }
+            return {k: clean(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
         write_atomic(self.path / "config.toml", tomli_w.dumps(clean(settings)).encode())
         parts = {p: [ds.ids[i] for i in ds.indices(p).tolist()] for p in ("train", "val", "test")}
         self._write_json("splits.json", parts)
-
-    def read_settings(self) -> dict[str, Any]:
-        """Return what config.toml holds.
-
-        Raises:
-            FileError: Where it cannot be read.
-        """
-        import tomllib
-
-        path = self.path / "config.toml"
-        try:
-            return tomllib.loads(read_bytes(path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FileError(f"{path} is not valid TOML: {error}") from None
 
     def recorded_splits(self, ds: Dataset) -> Dataset:
         """Return the data set divided as this run recorded it.
@@ -115,18 +95,30 @@ class RunDirectory:
         document = {"format": FORMAT, "kind": "checkpoint", "settings": settings, "training": facts}
         write_atomic(self.path / "last.ckpt", pack(arrays, document))
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.path / "last.ckpt").exists()
+
     def read_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any], dict[str, Any]]:
         """Return arrays, facts and settings of last.ckpt.
 
         Raises:
-            FileError: Where there is none, or it is damaged.
+            FileError: Where it cannot be read, or is damaged.
         """
         path = self.path / "last.ckpt"
-        if not path.exists():
-            raise FileError(f"there is no checkpoint {path}; train without --resume")
         arrays, document = unpack(read_bytes(path), str(path))
         if document.get("kind") != "checkpoint" or document.get("format") != FORMAT:
             raise FileError(f"{path} is not a checkpoint of this version")
+        from pydantic import ValidationError
+
+        from pellucid.interop.schema import Checkpoint
+
+        try:
+            Checkpoint.model_validate(document)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise FileError(f"{path} is not a checkpoint of this version: {place} is wrong") from None
         return arrays, document["training"], document["settings"]
 
     def write_history(self, history: History) -> None:

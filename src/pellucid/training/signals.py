@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training between two steps, not in the middle of one."""
+"""Ctrl-C and SIGTERM end a training between two chunks of steps, not in the middle of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._remember)
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as under nohup, or set by C code
+                    self._before[number] = signal.signal(number, self._remember)
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

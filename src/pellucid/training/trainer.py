@@ -1,6 +1,7 @@
 """The loop: epochs, chunks of steps, validation, best weights.
 
-Everything that a resume needs is in the attributes that state() collects; nothing is hidden in generators or threads.
+Everything that a resume needs is in the attributes that state() collects. The one helper thread prepares augmented
+images, which depend on (seed, epoch, sample) only.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Trainer:
         checkpoint_every: int | None = None,
     ) -> None:
         self.network, self.loss, self.optimizer, self.schedule = network, loss, optimizer, schedule
-        self.engine, self.epochs, self.batch_size, self.seed = engine, epochs, batch_size, seed
+        self.engine, self.epochs, self.batch_size = engine, epochs, batch_size
         self.callbacks = [*callbacks, *([report] if report else [])]
         self._report, self._checkpoint_every = report, checkpoint_every
         self.checkpoint: Callable[[], None] = lambda: None
@@ -170,7 +171,7 @@ class Trainer:
             if not math.isfinite(value):
                 where = f"step {self.step + 1}, epoch {self.epoch + 1} (that step was not applied)"
                 x = self._canonical(batch)
-                raise TrainingError(trouble.not_finite(self.network, x, value, where, float(rates[i])))
+                raise TrainingError(trouble.not_finite(self.network, x, value, where, self.optimizer.lr))
             weight = self.loss.total_weight(self._targets[batch])
             self._sums["loss"] += float(value) * weight
             self._sums["weight"] += weight
@@ -232,8 +233,9 @@ class Trainer:
             with np.errstate(all="ignore"):
                 val_loss = self.loss(output, self._val_targets)
             if not math.isfinite(val_loss):
-                where, lr = f"the validation after epoch {self.epoch + 1}", float(self._rates(self.step - 1, 1)[0])
-                raise TrainingError(trouble.not_finite(self.network, self._val_x[:256], val_loss, where, lr))
+                where = f"the validation after epoch {self.epoch + 1}"
+                x = self._val_x[:256]
+                raise TrainingError(trouble.not_finite(self.network, x, val_loss, where, self.optimizer.lr))
             if self.classifies:
                 val_accuracy = float((output.argmax(axis=1) == self._val_targets).mean())
         now = time.perf_counter()
@@ -264,8 +266,7 @@ class Trainer:
         x = self._val_x[:256] if len(self._val_x) else self._canonical(np.arange(min(256, self.epoch_size)))
         value = row.val_loss if row.val_loss is not None else row.train_loss
         classes = self.network.output_shape(self.network.input_shape)[0]
-        rates = self._rates(self.step - self.steps_per_epoch, self.steps_per_epoch)
-        message = trouble.stuck(self.network, x, value, classes, float(rates.max()), self.steps_per_epoch)
+        message = trouble.stuck(self.network, x, value, classes, self.optimizer.lr, self.steps_per_epoch)
         if message:
             self.warnings.append(f"epoch {row.epoch}: {message}")
             if self._report:

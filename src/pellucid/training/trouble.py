@@ -38,7 +38,7 @@ def not_finite(network: Layer, x: Array, loss: float, where: str, lr: float) -> 
         x: The batch, canonical.
         loss: NaN or infinite.
         where: Step and epoch, in words, and what became of the step.
-        lr: Learning rate of the step.
+        lr: Learning rate that the optimizer was given.
     """
     source = "in the loss itself"
     with np.errstate(all="ignore"):
@@ -51,7 +51,7 @@ def not_finite(network: Layer, x: Array, loss: float, where: str, lr: float) -> 
                     break
     return (
         f"the loss became {loss} at {where}, first {source}. "
-        f"Try a lower learning rate ({lr / 10:.3g} instead of {lr:.3g}), clipping (--clip 1), or check the data"
+        f"Try a lower learning rate ({lr / 10:.3g} instead of {lr:.3g}), clipping (clip_norm=1), or check the data"
     )
 
 
@@ -64,9 +64,9 @@ def stuck(network: Layer, x: Array, loss: float, num_classes: int, lr: float, st
     Args:
         network: After the epoch.
         x: Some canonical images.
-        loss: Mean of the epoch's last steps, or of validation.
+        loss: Mean over validation, or over the epoch where there is none.
         num_classes: K.
-        lr: Largest learning rate of the epoch.
+        lr: Learning rate that the optimizer was given.
         steps: Steps of the epoch.
     """
     chance = math.log(num_classes)

@@ -1,0 +1,31 @@
+"""What every operation asks of the arrays that it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.errors import OptionError, ShapeError
+
+
+def check_float(x: Array, name: str) -> None:
+    """Raise an OptionError that names the argument unless x is an array of float32 or float64."""
+    if not isinstance(x, np.ndarray):
+        raise OptionError(f"{name} must be a NumPy array, got {type(x).__name__}; use np.asarray({name})")
+    if x.dtype.type not in (np.float32, np.float64):
+        raise OptionError(f'{name} must be float32 or float64, got {x.dtype}; use {name}.astype("float32")')
+
+
+def check(x: Array, name: str, axes: str) -> None:
+    """Raise an error that names the argument and the cure unless x is a float array with the given axes.
+
+    Args:
+        x: Any array.
+        name: Of the argument.
+        axes: Expected axes, as in "N x C x H x W".
+    """
+    check_float(x, name)
+    ndim = axes.count("x") + 1
+    if x.ndim != ndim:
+        single = f"; for a single image use {name}[None]" if ndim == 4 and x.ndim == 3 else ""
+        raise ShapeError(f"{name} must have the axes {axes}, got shape {x.shape}{single}")
