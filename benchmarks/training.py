@@ -2,10 +2,10 @@
 
     make bench            (PyTorch beside it: make bench TORCH=1)
 
-Random images serve, since time does not depend on them. The reference engine uses one thread; PyTorch is timed on one,
-which compares code with code, and on all cores, which is what its users get. The control is a matrix product of NumPy
-on one thread, so that a slow machine can be told from slow code. Weights and batches are the same, so W4's losses (shown:
-after 24 steps) must agree; dropout masks differ, so W2's agree only roughly.
+Random images serve, since time does not depend on them. The reference engine uses one thread; PyTorch is timed on one
+(code beside code) and on all cores (what its users get). The control, a matrix product of NumPy on one thread, tells a
+slow machine from slow code. Weights and batches are the same, so W4's losses (after 24 steps) must agree; dropout
+masks differ, so W2's agree only roughly.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def torch_steps(torch, threads: int, model: str, batch: int, x: np.ndarray, y: n
 
     def run() -> float:
         torch.set_num_threads(threads)
-        loss = torch.tensor(0.0)
         for i in range(STEPS):
             part = slice(i * batch, (i + 1) * batch)
             optimizer.zero_grad()

@@ -108,5 +108,5 @@ def test_a_folder_without_permission(tmp_path):
 def test_places_that_cannot_be_read(tmp_path):
     with pytest.raises(FileError, match=r"cannot read .*gone: No such file or directory"):
         read_bytes(tmp_path / "gone")
-    with pytest.raises(FileError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(FileError, match=r"cannot read .*: it is a folder"):
         read_bytes(tmp_path)

@@ -63,6 +63,8 @@ def read_bytes(path: str | Path) -> bytes:
         FileError: With path and reason.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise FileError(f"cannot read {path}: it is {'a folder' if Path(path).is_dir() else 'not a regular file'}")
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error

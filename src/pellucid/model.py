@@ -35,7 +35,7 @@ class InputSpec:
         value_range: Lowest and highest raw value.
         mean: Of each channel, after scaling to 0 to 1.
         std: Of each channel, after scaling to 0 to 1.
-        polarity: Whether the training images' border is "dark" or "light".
+        polarity: Whether the border of nearly all training images is "dark" or "light", or "mixed".
         preparation: How image files are made fit: "resize" scales to H x W.
 
     >>> spec = InputSpec((1, 1, 2), (0.0, 255.0), (0.5,), (0.5,))
@@ -47,7 +47,7 @@ class InputSpec:
     value_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    polarity: str = "dark"
+    polarity: str = "mixed"
     preparation: str = "resize"
 
     @classmethod
@@ -62,8 +62,6 @@ class InputSpec:
         channels = ds.shape[0]
         low, high = ds.value_range
         raw = ds.images[ds.splits.train]
-        border = np.concatenate([raw[:, :, [0, -1]].ravel(), raw[:, :, :, [0, -1]].ravel()])
-        polarity = "light" if border.size and np.median(border) > (low + high) / 2 else "dark"
         if isinstance(normalize, str):
             if normalize not in ("standard", "unit"):
                 raise OptionError(f'normalize must be "standard", "unit" or (mean, std), got {normalize!r}')
@@ -81,7 +79,7 @@ class InputSpec:
                 ) from None
             if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
                 raise OptionError(f"normalize needs finite means and positive standard deviations, got {normalize!r}")
-        return cls(ds.shape, ds.value_range, tuple(mean.tolist()), tuple(std.tolist()), polarity)
+        return cls(ds.shape, ds.value_range, tuple(mean.tolist()), tuple(std.tolist()), _polarity(raw, ds.value_range))
 
     def canonical(self, raw: Array) -> Array:
         """Return raw images as the network's input: float32, (N, C, H, W).
@@ -96,18 +94,6 @@ class InputSpec:
         x -= np.asarray(self.mean, dtype=np.float32)[:, None, None]
         x /= np.asarray(self.std, dtype=np.float32)[:, None, None]
         return x
-
-    def in_own_range(self, images: Array, value_range: tuple[float, float]) -> Array:
-        """Return images of another declared range in this one: 0 to 16 becomes 0 to 255.
-
-        Args:
-            images: Raw, in value_range.
-            value_range: Where they come from; if its ends are no whole numbers it was only measured, and counts as own.
-        """
-        if value_range == self.value_range or not all(float(end).is_integer() for end in value_range):
-            return images
-        (low, high), (own_low, own_high) = value_range, self.value_range
-        return (images.astype(np.float64) - low) * ((own_high - own_low) / (high - low)) + own_low
 
     def check(self, images: object) -> Array:
         """Return raw images as (N, C, H, W); a single image (C, H, W) or (H, W) becomes a batch of one.
@@ -161,6 +147,24 @@ class InputSpec:
         if (low, high) == (0.0, 255.0):
             return pixels
         return pixels.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+
+
+def borders(images: Array) -> Array:
+    """Return the median of each image's outermost pixels, float64, (N,).
+
+    Args:
+        images: (N, C, H, W).
+    """
+    n = len(images)
+    sides = (images[:, :, [0, -1]], images[:, :, :, [0, -1]])
+    return np.asarray(np.median(np.concatenate([side.reshape(n, -1) for side in sides], axis=1), axis=1))
+
+
+def _polarity(images: Array, value_range: tuple[float, float], consistent: float = 0.98) -> str:
+    if not len(images):
+        return "mixed"
+    light = float((borders(images) > sum(value_range) / 2).mean())
+    return "light" if light >= consistent else "dark" if light <= 1 - consistent else "mixed"
 
 
 def _statistics(images: Array, block: int = 1024) -> tuple[Array, Array]:
@@ -237,12 +241,14 @@ class Model:
         Args:
             raw: Numbers in the input spec's value_range, (N, C, H, W), (N, H, W) or one image.
         """
+        return self._run(self.input.check(raw))
+
+    def _run(self, x: Array) -> Array:
         if self._engine is None:
             from pellucid import engines
 
             self._engine = engines.create(self.engine)
             self._engine.build(self.network)
-        x = self.input.check(raw)
         parts = [self._engine.predict(self.input.canonical(x[i : i + 4096])) for i in range(0, max(len(x), 1), 4096)]
         return np.concatenate(parts)
 
@@ -267,12 +273,39 @@ class Model:
         if not sources:
             raise DataError("there are no images to predict")
         if all(isinstance(s, (str, Path)) or hasattr(s, "getexif") for s in sources):  # getexif: a PIL image
-            images = np.stack([self.input.read(s) for s in sources])
-        logits = self.outputs(images)
+            return self.predict_prepared(np.stack([self.input.read(s) for s in sources]))
+        return self.predict_prepared(self.input.check(images))
+
+    def predict_prepared(self, raw: Array) -> Prediction:
+        """Return classes and probabilities of images that the input spec has read or checked.
+
+        Args:
+            raw: (N, C, H, W).
+
+        Raises:
+            DataError: Where the network's outputs are not finite.
+        """
+        logits = self._run(raw)
+        if not np.isfinite(logits).all():
+            number = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise DataError(f"the network gives {logits[number].tolist()} for image {number}; its weights are unusable")
         probabilities = F.softmax(logits.astype(np.float64), 1)
         indices = logits.argmax(axis=1)
         labels = tuple(self.classes[i] for i in indices)
-        return Prediction(probabilities, indices, labels, logits, (None,) * len(labels))
+        return Prediction(probabilities, indices, labels, logits, self._doubts(raw))
+
+    def _doubts(self, raw: Array) -> tuple[str | None, ...]:
+        """Return for each image None, or that it is light on dark where training was dark on light, or the reverse."""
+        if self.input.polarity == "mixed" or not len(raw):
+            return (None,) * len(raw)
+        low, high = self.input.value_range
+        seen = np.where(borders(raw) > (low + high) / 2, "light", "dark")
+        return tuple(
+            None
+            if polarity == self.input.polarity
+            else f"its border is {polarity}, that of the training images was {self.input.polarity}; invert the image"
+            for polarity in seen
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the model file: weights, network, input spec, class names; see interop.model_file.

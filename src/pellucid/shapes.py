@@ -19,6 +19,9 @@ PaddingArgument: TypeAlias = int | tuple[int, int] | str
 Padding: TypeAlias = tuple[Pair, Pair]
 """Zeros added before and after: ((top, bottom), (left, right))."""
 
+LARGEST = 1 << 31
+"""No array may have more elements: it would take 8 GB as float32."""
+
 PADDING_NAMES = ("valid", "same", "same_upper", "same_lower")
 
 
@@ -154,6 +157,9 @@ def output_pair(
     >>> output_pair((28, 28), (2, 4), (2, 2), ((1, 1), (1, 1)))
     (15, 14)
     """
+    cells = [n + sum(p) for n, p in zip(size, padding, strict=True)]
+    if math.prod(cells) > LARGEST or max(*kernel, *stride, *dilation) > LARGEST:
+        raise ShapeError(f"maps of {text(tuple(cells))} cells, with padding, are too large; use less of both")
     sizes = [output_size(size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode) for i in (0, 1)]
     for axis, n, k, p, d, out in zip(("height", "width"), size, kernel, padding, dilation, sizes, strict=True):
         if out < 1:

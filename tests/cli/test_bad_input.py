@@ -162,7 +162,7 @@ TRAIN = {
     "engine not here": ([*TINY, "--engine", "compiled"], 'no engine "compiled" yet; use engine="reference"'),
     "device": ([*TINY, "--device", "gpu"], 'unknown device "gpu"', "Known: cpu, cuda"),
     "cuda": ([*TINY, "--device", "cuda"], "device cuda needs the torch engine", "leave --device out"),
-    "normalize": ([*TINY, "--normalize", "none"], 'normalize must be "standard", "unit"', "got 'none'"),
+    "normalize": ([*TINY, "--normalize", "none"], "normalize: input should be 'standard' or 'unit'", "got 'none'"),
     "size": ([*TINY, "--size", "28,28"], "size must be HEIGHTxWIDTH such as 28x28, got '28,28'"),
     "no epochs": (["--epochs", 0], "setting epochs: input should be greater than or equal to 1, got 0"),
     "batch size": (["--batch-size", -4], "setting batch_size: input should be greater than or equal to 1, got -4"),

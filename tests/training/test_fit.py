@@ -203,7 +203,7 @@ def test_images_of_another_declared_range_are_brought_into_the_models(stripes):
 
 def test_nothing_is_written_without_out(stripes, net, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = fit(net(), stripes, checkpoint_every=2)
+    run = fit(net(), stripes)
     assert list(tmp_path.iterdir()) == []
     assert run.path is None
     assert isinstance(run, Run)

@@ -177,7 +177,7 @@ def test_a_run_is_not_overwritten(stripes, net, stopped):
 
 
 def test_without_a_checkpoint(stripes, net, tmp_path):
-    with pytest.raises(FileError, match="holds no run to resume: there is no config.toml in it"):
+    with pytest.raises(FileError, match=r"holds no run to resume: there is no config\.toml in it"):
         fit(net(), stripes, tmp_path, resume=True)
     with pytest.raises(OptionError, match="resume needs out, the folder of the run"):
         fit(net(), stripes, None, resume=True)

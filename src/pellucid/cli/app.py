@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import typer
@@ -35,9 +36,14 @@ app = typer.Typer(
 )
 
 
+def shown(text: str) -> str:
+    """Return a text without what would move the cursor or split the line: control characters are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def fail(message: object) -> None:
     """Write an error as one line to stderr."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    print("error: " + shown(" ".join(str(message).split())), file=sys.stderr)
 
 
 def _version(show: bool) -> None:
@@ -65,15 +71,18 @@ def main() -> None:
     Exit codes: 0 done; 1 an error that the user can act on, in one line on stderr; 2 the shape of the command line;
     130 and 143 interrupted.
     """
-    for command in ("train", "evaluate", "predict", "summary", "data"):  # in the order of --help
-        importlib.import_module(f"pellucid.cli.{command}")
     # A class name or path that the terminal cannot show is no reason to fail.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(prog_name="pellucid")
+        for command in ("train", "evaluate", "predict", "summary", "data"):  # in the order of --help
+            importlib.import_module(f"pellucid.cli.{command}")
+        try:
+            app(prog_name="pellucid")
+        finally:
+            sys.stdout.flush()
     except PellucidError as error:
         fail(error)
         sys.exit(1)
@@ -82,4 +91,9 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read our output is gone; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.app import app, fail
+from pellucid.cli.app import app, fail, shown
 from pellucid.cli.common import load_model, say
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def predict(
     """
     import numpy as np
 
+    from pellucid.data.images import printable
     from pellucid.errors import PellucidError
 
     loaded = load_model(model)
@@ -47,12 +49,15 @@ def predict(
             if problem is not None:
                 raise problem
             seen.append(loaded.input.read(file))
-            rows.append({"file": file})
+            rows.append({"file": printable(file)})
         except PellucidError as error:
-            rows.append({"file": file, "error": str(error)})
+            rows.append({"file": printable(file), "error": str(error)})
+        except OSError as error:
+            reason = f"cannot read image {printable(file)}: {error.strerror or error}"
+            rows.append({"file": printable(file), "error": reason})
     good = [row for row in rows if "error" not in row]
     if good:
-        prediction = loaded.predict(np.stack(seen))
+        prediction = loaded.predict_prepared(np.stack(seen))
         for row, index, p, unsure in zip(
             good, prediction.indices, prediction.probabilities, prediction.unsure, strict=True
         ):
@@ -70,7 +75,9 @@ def predict(
             fail(row["error"])
         elif not json_:
             words = ", ".join(f"{label} {p:.1%}" for label, p in row["top"])
-            say(f"{row['file']}: {words}")
+            say(shown(f"{row['file']}: {words}"))
+            if row["unsure"]:
+                say(f"  not sure: {row['unsure']}")
     if len(good) < len(rows):
         raise typer.Exit(1)
 
@@ -82,10 +89,14 @@ def _files(images: list[str]) -> Iterator[tuple[str, PellucidError | None]]:
     from pellucid.errors import DataError
 
     for given in images:
-        if not Path(given).is_dir():
+        if not os.path.isdir(given):  # unlike Path.is_dir it takes any name
             yield given, None
             continue
-        inside = sorted(file for file in walk(Path(given)) if file.suffix.lower() in READ)
+        try:
+            inside = sorted(file for file in walk(Path(given)) if file.suffix.lower() in READ)
+        except DataError as error:
+            yield given, error
+            continue
         yield from ((str(file), None) for file in inside)
         if not inside:
             yield given, DataError(f"{printable(given)} is a folder without images (PNG, JPEG, BMP or GIF)")

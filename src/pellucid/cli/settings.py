@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -36,7 +36,7 @@ class Settings(BaseModel):
     augment: str = "none"
     balance: bool = False
     size: str | None = None
-    normalize: str = "standard"
+    normalize: Literal["standard", "unit"] = "standard"
     val_fraction: float = Field(0.2, ge=0, lt=1)
     subset: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
@@ -83,7 +83,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return what a TOML file holds, or raise a FileError."""
     try:
         return tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not valid TOML: {error}") from None
 
 

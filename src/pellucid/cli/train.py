@@ -35,7 +35,7 @@ pellucid train --resume --out runs/digits-1
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="A known name, a folder of images by class, IDX files, or an .npz file."),
+        typer.Argument(metavar="DATA", help="A known name, a folder of images by class, IDX files, or an .npz file."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A name (see pellucid summary --help) or a spec.json.")] = None,
     engine: Annotated[str | None, typer.Option(help="What computes: reference.")] = None,
@@ -70,6 +70,9 @@ def train(
     """
     from pellucid import fit
     from pellucid.cli.settings import resolve
+    from pellucid.data.augment import augmentation
+    from pellucid.engines import create
+    from pellucid.errors import DataError
 
     given: dict[str, Any] = {
         "data": data,
@@ -99,6 +102,8 @@ def train(
         config = _config_of_run(out, config)
     settings = resolve(given, config)
     _check_device(settings)
+    create(settings.engine)
+    augmentation(settings.augment)
     optimizer_, schedule_ = settings.make_optimizer(), settings.make_schedule()
 
     ds = load_data(
@@ -109,6 +114,8 @@ def train(
         size=settings.image_size(),
         strict=settings.strict,
     )
+    if not ds.is_classification:
+        raise DataError("train needs labels, whole numbers of shape (N,); one-hot rows: labels.argmax(axis=1)")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
     say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
     network = _network(settings, ds)

@@ -173,9 +173,13 @@ def check_targets(targets: object, n: int, classes: int | None = None) -> Array:
             "np.unique(labels, return_inverse=True) turns names into numbers"
         )
     if array.ndim != 1:
-        raise DataError(f"labels must have shape (N,), got {array.shape}; one-hot targets are given as floats")
+        raise DataError(
+            f"labels must have shape (N,), got {array.shape}; one-hot rows become labels by labels.argmax(axis=1)"
+        )
     if n:
         low, high = int(array.min()), int(array.max())
+        if high >= 1 << 31:
+            raise DataError(f"label {high} is out of range; labels number the classes from 0")
         if low < 0 or (classes is not None and high >= classes):
             bad = low if low < 0 else high
             limit = f"0 to {classes - 1}" if classes is not None else "0 to K - 1"
@@ -208,7 +212,7 @@ def from_arrays(
     t = check_targets(targets, len(x), len(classes) if classes is not None else None)
     if classes is None:
         labels = np.issubdtype(t.dtype, np.integer) and len(t)
-        classes = [str(k) for k in range(int(t.max()) + 1)] if labels else []
+        classes = [str(k) for k in range(_count_classes(t))] if labels else []
     if value_range is None:
         value_range = (0.0, 255.0) if x.dtype == np.uint8 or not len(x) else _measured_range(x)
     low, high = float(value_range[0]), float(value_range[1])
@@ -218,6 +222,18 @@ def from_arrays(
         raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
     none = np.empty(0, dtype=np.int64)
     return Dataset(x, t, tuple(classes), (low, high), Splits(np.arange(len(x)), none, none), name)
+
+
+def _count_classes(labels: Array) -> int:
+    """Return K for labels that use each of 0 to K - 1, or raise a DataError that names one that is missing."""
+    used = np.unique(labels)
+    if len(used) <= used[-1]:
+        absent = int(np.flatnonzero(used != np.arange(len(used)))[0])
+        cure = "subtract 1 from the labels" if used[0] == 1 and len(used) == used[-1] else "give all names as classes"
+        raise DataError(
+            f"no image has the label {absent}, but the largest is {used[-1]}; labels are 0 to K - 1: {cure}"
+        )
+    return len(used)
 
 
 def _measured_range(images: Array) -> tuple[float, float]:
@@ -248,3 +264,20 @@ def outside(images: Array, value_range: tuple[float, float]) -> bool:
     low, high = value_range
     slack = 0.0 if low.is_integer() and high.is_integer() else high - low
     return bool(images.size and not (images.min() >= low - slack and images.max() <= high + slack))
+
+
+def rescaled(images: Array, value_range: tuple[float, float], wanted: tuple[float, float]) -> Array:
+    """Return images of one declared range in another one: 0 to 16 becomes 0 to 255.
+
+    Args:
+        images: In value_range.
+        value_range: If its ends are no whole numbers it was only measured, and the images stay as they are.
+        wanted: The other range.
+
+    >>> rescaled(np.array([0, 8, 16]), (0.0, 16.0), (0.0, 1.0))
+    array([0. , 0.5, 1. ])
+    """
+    if value_range == wanted or not all(float(end).is_integer() for end in value_range):
+        return images
+    (low, high), (new_low, new_high) = value_range, wanted
+    return (images.astype(np.float64) - low) * ((new_high - new_low) / (high - low)) + new_low

@@ -71,9 +71,14 @@ def _read(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
     with archive.open(entry) as stream:
         try:
             shape, fortran, dtype = _header(stream)
-        except (ValueError, SyntaxError, TypeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            raise
+        # NumPy's header parser raises what Python's tokenizer and literal_eval stumble over.
+        except Exception as error:
             why = " ".join(str(error).split())
             raise DataError(f"{path}: {name} is not a NumPy array ({why}); {CURE}") from None
+        if len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
+            raise DataError(f"{path}: {name} declares a shape that cannot be; {CURE}")
         if dtype.hasobject:
             kind = {"images": "np.uint8", "labels": "np.int64", "classes": "str"}.get(name, "float")
             raise DataError(

@@ -98,6 +98,8 @@ def existing(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
         raise OptionError(f"{unknown('data set', source, KNOWN)}; there is no folder or file of that name either")
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is not a regular file")
     if path.is_dir() or path.suffix.lower() == ".npz":
         return path
     cure = "give a known name, a folder with one folder of images for each class, a folder of IDX files, or an .npz"

@@ -53,6 +53,32 @@ def pack(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> bytes:
     return content[:start] + digest.encode() + content[start + 64 :]
 
 
+def read_whole(path: Path) -> bytes:
+    """Return the content of a file that pack made, after its first bytes have said that it may be one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileError: Where it cannot be read, or is longer or shorter than its header says.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                ends = [0]
+                if size <= _HEADER_LIMIT:
+                    header = json.loads(file.read(size))
+                    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            if size > _HEADER_LIMIT or path.stat().st_size != 8 + size + max(ends, default=0):
+                raise ValueError
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise FileError(f"{path} is not a pellucid file (safetensors expected), or it is cut off or damaged") from None
+    return read_bytes(path)
+
+
 def _digest_place(content: bytes, name: str) -> int:
     """Return where the 64 digits stand: after the one \\"sha256\\":\\" in the header."""
     mark = b'\\"sha256\\":\\"'
@@ -196,7 +222,7 @@ def read(path: Path) -> Content:
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
     """
-    arrays, facts = unpack(read_bytes(path), str(path))
+    arrays, facts = unpack(read_whole(path), str(path))
     if facts.get("kind") != "model":
         raise FileError(f"{path} is not a model file, but {facts.get('kind')!r:.40}; use model.safetensors beside it")
     if facts.get("format") != FORMAT:

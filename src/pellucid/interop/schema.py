@@ -24,7 +24,7 @@ class Input(Strict):
     value_range: tuple[FiniteFloat, FiniteFloat]
     mean: tuple[FiniteFloat, ...]
     std: tuple[Positive, ...]
-    polarity: Literal["dark", "light"]
+    polarity: Literal["dark", "light", "mixed"]
     preparation: Literal["resize"]
 
     @model_validator(mode="after")

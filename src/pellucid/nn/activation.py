@@ -109,6 +109,8 @@ class Softmax(Layer):
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise OptionError(f"dim must be a whole number, got {dim!r}")
         if dim == 0:
             raise OptionError("dim=0 is the batch, whose images must not mix; use dim=1 for the classes")
         self.dim = dim

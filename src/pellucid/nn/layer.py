@@ -6,6 +6,7 @@ changes). A call stores nothing on the layer; what the backward pass needs lives
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
@@ -16,6 +17,7 @@ from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError, unknown
 from pellucid.nn import init
 from pellucid.random import Source, Stream
+from pellucid.shapes import LARGEST
 
 if TYPE_CHECKING:
     from pellucid.nn.network import Network
@@ -196,6 +198,10 @@ class Layer:
         self._starts[name] = (shape, scheme, fan_in, fan_out)
         if name in self._assigned and self._arrays[name].shape != shape:
             raise ShapeError(f"{name} was assigned with shape {self._arrays[name].shape}, but must have {shape}")
+        if math.prod(shape) > LARGEST:
+            raise OptionError(
+                f"{name} of shape {shape} would take {math.prod(shape) * 4 >> 30} GB; make the layer smaller"
+            )
         self._arrays.setdefault(name, np.empty(shape, dtype=np.float32))
         self._draw(Stream(0), {name})
 

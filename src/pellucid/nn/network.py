@@ -7,6 +7,7 @@ draws the parameters, and moves them into the flat array; a layer's weight is fr
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, TypeAlias
@@ -17,7 +18,7 @@ from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, PellucidError, ShapeError
 from pellucid.nn.layer import Gradients, Layer, check_dtype, join
 from pellucid.random import Stream
-from pellucid.shapes import integer, text
+from pellucid.shapes import LARGEST, integer, text
 
 Steps: TypeAlias = list[tuple[str, Layer, Shape, Shape]]
 """(path, layer, input shape, output shape) of each layer."""
@@ -178,6 +179,8 @@ class Network(Layer):
                 f"layer {path} ({type(child).__name__}, number {len(steps) + 1} of the network) gets "
                 f"{text(shape)} from {source}: {error}"
             ) from error
+        if math.prod(out) > LARGEST:
+            raise ShapeError(f"layer {path} ({type(child).__name__}) would give {text(out)} numbers for one image")
         steps.append((path, child, shape, out))
         return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pellucid import functional as F
 from pellucid._types import Array, Shape
+from pellucid.errors import OptionError
 from pellucid.nn.conv import check_maps
 from pellucid.nn.layer import Backward, Layer
 from pellucid.random import Source
@@ -24,7 +25,9 @@ class _Pool2d(Layer):
         self.stride = self.kernel_size if stride is None else pair(stride, "stride")
         self._sides = pool_padding(padding, self.kernel_size)
         self.padding = pair(padding, "padding", minimum=0)
-        self.ceil_mode = bool(ceil_mode)
+        if not isinstance(ceil_mode, bool):
+            raise OptionError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        self.ceil_mode = ceil_mode
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return (C, H', W').

@@ -42,6 +42,7 @@ LEAVES: dict[str, type[Layer]] = {
     )
 }
 _DEPTH = 50
+_PLACES = 10_000
 
 
 def to_spec(layer: Layer) -> dict[str, Any]:
@@ -89,10 +90,11 @@ def from_spec(spec: object) -> Layer:
       (0) LazyLinear(10)
     )
     """
-    return _from_spec(spec, "", {})
+    return _from_spec(spec, "", {})[0]
 
 
-def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
+def _from_spec(spec: object, path: str, made: dict[str, tuple[Layer, int]]) -> tuple[Layer, int]:
+    """Return a layer and how many places for a layer it takes; made holds what stands before it, by path."""
     where = f"layer {path}" if path else "the network"
     if path.count(".") > _DEPTH:
         raise OptionError(f"{where} is nested more than {_DEPTH} deep")
@@ -105,15 +107,19 @@ def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
     arguments = dict(spec)
     name = arguments.pop("layer", None)
     layer: Layer
+    places = 1
     if name == "Sequential":
         _check_keys(arguments, {"layers"}, {"layers"}, where)
         if not isinstance(arguments["layers"], list):
             raise OptionError(f'{where}: "layers" must be a list, got {arguments["layers"]!r:.80}')
         children = [_from_spec(child, join(path, str(i)), made) for i, child in enumerate(arguments["layers"])]
-        layer = Sequential(*children)
+        layer = Sequential(*(child for child, _ in children))
+        places = sum(count for _, count in children)
     elif name == "Residual":
         _check_keys(arguments, {"body"}, {"body", "shortcut"}, where)
-        layer = Residual(**{key: _from_spec(child, join(path, key), made) for key, child in arguments.items()})
+        parts = {key: _from_spec(child, join(path, key), made) for key, child in arguments.items()}
+        layer = Residual(**{key: child for key, (child, _) in parts.items()})
+        places = sum(count for _, count in parts.values())
     elif isinstance(name, str) and name in LEAVES:
         parameters = list(inspect.signature(LEAVES[name].__init__).parameters.values())[1:]
         required = {p.name for p in parameters if p.default is p.empty}
@@ -124,8 +130,10 @@ def _from_spec(spec: object, path: str, made: dict[str, Layer]) -> Layer:
             raise OptionError(f"{where} ({name}): {error}") from None
     else:
         raise OptionError(f"{where}: {unknown('layer', name, [*LEAVES, 'Sequential', 'Residual'])}")
-    made[path] = layer
-    return layer
+    if places > _PLACES:
+        raise OptionError(f"{where} has more than {_PLACES} layers")
+    made[path] = layer, places
+    return layer, places
 
 
 def _check_keys(arguments: Mapping[str, Any], required: set[str], known: set[str], where: str) -> None:

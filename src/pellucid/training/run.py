@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid import engines, metrics, optim, schedules
 from pellucid.data.augment import Augmentation, augmentation
-from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside
+from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside, rescaled
 from pellucid.data.splits import split
 from pellucid.errors import DataError, FileError, OptionError
 from pellucid.interop.model_file import weights_digest
@@ -86,9 +86,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
     if not isinstance(ds, Dataset):
         if not isinstance(ds, (tuple, list)) or len(ds) != 2:
             raise OptionError(f"ds must be a Dataset or (images, labels), got {type(ds).__name__}")
-        ds = from_arrays(*ds, value_range=model.input.value_range)
-        if len(ds.classes) <= len(model.classes):
-            ds = replace(ds, classes=model.classes)
+        ds = from_arrays(*ds, classes=model.classes, value_range=model.input.value_range)
     if not ds.is_classification:
         raise DataError("evaluating a classifier needs labels, got float targets")
     positions = {name: i for i, name in enumerate(model.classes)}
@@ -103,7 +101,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
     if not len(chosen):
         raise DataError(f'the data set has no part "{part}"; use the part "all"')
     renumber = np.array([positions[name] for name in ds.classes], dtype=np.int64)
-    logits = model.outputs(model.input.in_own_range(ds.images[chosen], ds.value_range))
+    logits = model.outputs(rescaled(ds.images[chosen], ds.value_range, model.input.value_range))
     ids = [ds.ids[i] for i in chosen.tolist()]
     true = renumber[ds.targets[chosen]]
     return metrics.measure(logits, true, model.classes, ids)
@@ -191,6 +189,8 @@ def fit(
         raise OptionError(f"callbacks must be a list of callbacks, got {callbacks!r:.80}")
     for callback in callbacks:
         _check_kind(callback, Callback, "each of callbacks", "EarlyStopping()")
+    if checkpoint_every is not None and out is None:
+        raise OptionError("checkpoint_every needs out, the folder to write to")
     if resume and out is None:
         raise OptionError("resume needs out, the folder of the run")
     ds = _dataset(ds, validation, seed)
@@ -274,7 +274,8 @@ def _dataset(ds: Dataset | tuple[object, object], validation: object, seed: int)
 def _with_validation(ds: Dataset, validation: object) -> Dataset:
     if isinstance(validation, Dataset):
         part = validation.splits.val if len(validation.splits.val) else np.arange(len(validation))
-        images, targets = validation.images[part], validation.targets[part]
+        images = rescaled(validation.images[part], validation.value_range, ds.value_range).astype(ds.images.dtype)
+        targets = validation.targets[part]
         if validation.classes != ds.classes and ds.is_classification:
             raise DataError(f"validation has the classes {validation.classes}, training {ds.classes}; use the same")
     elif isinstance(validation, (tuple, list)) and len(validation) == 2:
@@ -287,7 +288,7 @@ def _with_validation(ds: Dataset, validation: object) -> Dataset:
     if images.dtype != ds.images.dtype or targets.dtype != ds.targets.dtype:
         raise DataError(
             f"validation has {images.dtype} images and {targets.dtype} targets, "
-            f"training {ds.images.dtype} and {ds.targets.dtype}"
+            f"training {ds.images.dtype} and {ds.targets.dtype}; use .astype so that they agree"
         )
     if outside(images, ds.value_range):
         raise DataError(f"validation pixels lie outside the training's value_range {ds.value_range}")

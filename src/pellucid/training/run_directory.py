@@ -13,7 +13,7 @@ from pellucid._types import Array
 from pellucid.data.dataset import Dataset, Splits
 from pellucid.errors import FileError, OptionError
 from pellucid.files import read_bytes, write_atomic
-from pellucid.interop.model_file import FORMAT, pack, unpack
+from pellucid.interop.model_file import FORMAT, pack, read_whole, unpack
 from pellucid.model import Model
 from pellucid.training.history import History
 
@@ -80,7 +80,10 @@ class RunDirectory:
                 np.array([number[sample] for sample in parts[part]], dtype=np.int64)
                 for part in ("train", "val", "test")
             )
-        except (ValueError, KeyError, TypeError):
+            together = np.concatenate([train, val, test])
+            if len(np.unique(together)) < len(together):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise FileError(f"{path} does not fit the data; it was changed, or belongs to another run") from None
         return ds.with_splits(Splits(train, val, test))
 
@@ -107,7 +110,7 @@ class RunDirectory:
             FileError: Where it cannot be read, or is damaged.
         """
         path = self.path / "last.ckpt"
-        arrays, document = unpack(read_bytes(path), str(path))
+        arrays, document = unpack(read_whole(path), str(path))
         if document.get("kind") != "checkpoint" or document.get("format") != FORMAT:
             raise FileError(f"{path} is not a checkpoint of this version")
         from pydantic import ValidationError

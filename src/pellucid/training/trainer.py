@@ -97,6 +97,7 @@ class Trainer:
         self._epoch_began = self._began = time.perf_counter()
 
         self.classifies = ds.is_classification
+        self.validates = len(self._val_x) > 0
         self.epoch_size = self._loader.samples
         self.steps_per_epoch = len(self._loader)
         self.total_steps = self.steps_per_epoch * epochs

@@ -1,0 +1,140 @@
+"""What looks right at first sight and is not: refused, or said, instead of answered wrongly."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pellucid as pl
+from pellucid import nn
+from pellucid.data import from_arrays
+from pellucid.errors import DataError, FileError, OptionError, ShapeError
+from pellucid.nn.spec import from_spec, to_spec
+
+
+@pytest.fixture(scope="module")
+def digits_model():
+    ds = pl.data.load("digits")
+    return pl.fit(pl.models.create("block_cnn", ds.shape, 10), ds, epochs=3, progress=False).model
+
+
+@pytest.mark.capability("F4")
+def test_a_dark_figure_on_light_ground_is_not_answered_with_confidence(digits_model):
+    ds = pl.data.load("digits")
+    assert digits_model.input.polarity == "dark"
+    raw = ds.images[ds.splits.test]
+    assert sum(doubt is not None for doubt in digits_model.predict(raw).unsure) <= 0.02 * len(raw)
+    inverted = digits_model.predict(16 - raw)
+    doubts = [doubt for doubt in inverted.unsure if doubt]
+    assert len(doubts) >= 0.98 * len(raw)
+    assert "its border is light, that of the training images was dark; invert the image" in doubts
+
+
+def test_color_photos_have_no_polarity():
+    rng = np.random.default_rng(0)
+    photos = from_arrays(rng.integers(0, 256, (40, 3, 9, 9)).astype(np.uint8), np.arange(40) % 2)
+    assert pl.InputSpec.of(photos).polarity == "mixed"
+
+
+def test_a_dark_picture_is_not_taken_for_a_scaled_array(digits_model, tmp_path):
+    Image.new("L", (20, 20), 12).save(tmp_path / "dark.png")
+    assert len(digits_model.predict(tmp_path / "dark.png")) == 1
+    with pytest.raises(DataError, match="look scaled; multiply by 16"):
+        digits_model.predict(np.full((8, 8), 0.75))
+
+
+def test_outputs_that_are_no_numbers_are_no_prediction(digits_model):
+    import copy
+
+    network = copy.deepcopy(digits_model.network)
+    network.load_state_dict({name: np.full_like(a, 1e38) for name, a in network.state_dict().items()})
+    with pytest.raises(DataError, match="for image 0; its weights are unusable"):
+        pl.Model(network, digits_model.input, digits_model.classes).predict(np.full((2, 8, 8), 9))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([1, 2, 3], "no image has the label 0, but the largest is 3.*subtract 1"),
+        ([0, 5, 0], "no image has the label 1, but the largest is 5.*give all names as classes"),
+        ([0, 1, 3 * 10**9], "label 3000000000 is out of range"),
+        (np.array([0, 1, 2**63], dtype=np.uint64), "out of range"),
+        (np.eye(3, dtype=int), r"one-hot rows become labels by labels.argmax\(axis=1\)"),
+    ],
+)
+def test_labels_with_gaps(labels, words):
+    with pytest.raises(DataError, match=words):
+        from_arrays(np.zeros((3, 4, 4)), labels)
+
+
+def test_two_classes_of_one_name():
+    with pytest.raises(DataError, match='the class "a" stands twice'):
+        from_arrays(np.zeros((3, 4, 4)), [0, 1, 2], classes=["a", "b", "a"])
+
+
+def test_early_stopping_and_checkpoints_need_what_they_work_on():
+    ds = pl.data.load("digits", val_fraction=0.0, subset=100)
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    with pytest.raises(OptionError, match="EarlyStopping needs a validation part"):
+        pl.fit(net, ds, epochs=1, callbacks=[pl.EarlyStopping(1)], progress=False)
+    with pytest.raises(OptionError, match="checkpoint_every needs out"):
+        pl.fit(net, ds, epochs=1, checkpoint_every=3, progress=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(64, 10**12),
+        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10**23), input_shape=(1, 8, 8)),
+        lambda: nn.Sequential(nn.AvgPool2d(200_001, padding=100_000), input_shape=(1, 8, 8)),
+        lambda: nn.Sequential(nn.AdaptiveAvgPool2d(10**6), input_shape=(1, 8, 8)),
+        lambda: pl.models.create("lesson1", (1, 10**8, 10**8), 10),
+    ],
+)
+def test_sizes_that_no_machine_holds(make):
+    with pytest.raises((OptionError, ShapeError), match=r"make the layer smaller|too large|numbers for one image"):
+        make()
+
+
+def test_shared_parts_cannot_multiply_without_end():
+    spec = {"layer": "ReLU"}
+    for depth in range(30, 0, -1):
+        spec = {"layer": "Sequential", "layers": [spec, {"same_as": ".".join(["0"] * depth)}]}
+    with pytest.raises(OptionError, match="has more than 10000 layers"):
+        from_spec(spec)
+
+
+@pytest.mark.parametrize("layer", [{"layer": "Softmax", "dim": "a"}, {"layer": "Softmax", "dim": 1.5}])
+def test_wrong_types_in_a_spec(layer):
+    with pytest.raises(OptionError, match="dim must be a whole number"):
+        from_spec(layer)
+    with pytest.raises(OptionError, match="ceil_mode must be True or False"):
+        from_spec({"layer": "MaxPool2d", "kernel_size": 2, "ceil_mode": "no"})
+
+
+def test_a_network_without_parameters_is_saved_and_loaded(tmp_path):
+    network = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), input_shape=(1, 2, 4))
+    spec = pl.InputSpec((1, 2, 4), (0.0, 255.0), (0.0,), (1.0,))
+    pl.Model(network, spec, ("left", "right")).save(tmp_path / "m.safetensors")
+    assert to_spec(pl.load(tmp_path / "m.safetensors").network) == to_spec(network)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(FileError, match="not a regular file"):
+            pl.load(path)
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="not a regular file"):
+        pl.data.load(tmp_path / "a.npz")
+
+
+def test_a_huge_file_that_is_no_model_is_not_read(tmp_path):
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileError, match="is not a pellucid file"):
+        pl.load(tmp_path / "huge")
