@@ -11,7 +11,7 @@ from PIL import Image
 import pellucid as pl
 from pellucid import nn
 from pellucid.data import from_arrays
-from pellucid.errors import DataError, FileError, OptionError, ShapeError
+from pellucid.errors import DataError, FileError, OptionError, PellucidError, ShapeError
 from pellucid.nn.spec import from_spec, to_spec
 
 
@@ -138,3 +138,49 @@ def test_a_huge_file_that_is_no_model_is_not_read(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(FileError, match="is not a pellucid file"):
         pl.load(tmp_path / "huge")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.Sequential([nn.ReLU()]), r"write nn\.Sequential\(\*layers\)"),
+        (lambda: nn.Sequential(pl.functional.relu), r"write a layer such as nn\.ReLU\(\)"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), input_shape=(28, 28, 1)), "put them first: 1x28x28"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), input_shape=(28, 28)), "add the channel axis: 1x28x28"),
+        (lambda: from_arrays(np.zeros((5, 64)), [0, 1, 0, 1, 0]), r"images\.reshape\(-1, 1, 8, 8\)"),
+        (lambda: from_arrays(np.zeros((5, 1, 4, 4)), np.zeros((5, 1, 4, 4), int)), "other targets must be floats"),
+        (
+            lambda: pl.fit(nn.Sequential(nn.Flatten()), np.zeros((5, 4, 4)), np.zeros(5)),
+            "images and labels go together",
+        ),
+    ],
+)
+def test_the_cure_fits_the_slip(make, words):
+    with pytest.raises(PellucidError, match=words):
+        make()
+
+
+@pytest.mark.capability("E10")
+def test_color_pictures_for_a_model_of_gray_ones_and_the_reverse(tmp_path, monkeypatch, capsys):
+    from pellucid.cli import main
+
+    rng = np.random.default_rng(0)
+    for mode, folder in (("L", "gray"), ("RGB", "color")):
+        for label in ("dark", "light"):
+            (tmp_path / folder / label).mkdir(parents=True)
+            for i in range(10):
+                level = rng.integers(0, 90) + (150 if label == "light" else 0)
+                Image.new(mode, (9, 9), int(level) if mode == "L" else (int(level),) * 3).save(
+                    tmp_path / folder / label / f"{i}.png"
+                )
+    monkeypatch.chdir(tmp_path)
+    for trained, other in (("gray", "color"), ("color", "gray")):
+        monkeypatch.setattr("sys.argv", ["pellucid", "train", trained, "--model", "mlp", "--out", f"run-{trained}"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        monkeypatch.setattr("sys.argv", ["pellucid", "evaluate", f"run-{trained}", other])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        assert "accuracy 1.0000" in capsys.readouterr().out

@@ -159,7 +159,7 @@ TRAIN = {
     "schedule": ([*TINY, "--schedule", "cosin"], 'unknown schedule "cosin"; did you mean "cosine"?'),
     "augment": ([*TINY, "--augment", "foto"], 'unknown augmentation "foto"; did you mean "photo"?'),
     "engine": ([*TINY, "--engine", "refrence"], 'unknown engine "refrence"; did you mean "reference"?'),
-    "engine not here": ([*TINY, "--engine", "compiled"], 'no engine "compiled" yet; use engine="reference"'),
+    "engine not here": ([*TINY, "--engine", "compiled"], 'no engine "compiled" yet; use the engine "reference"'),
     "device": ([*TINY, "--device", "gpu"], 'unknown device "gpu"', "Known: cpu, cuda"),
     "cuda": ([*TINY, "--device", "cuda"], "device cuda needs the torch engine", "leave --device out"),
     "normalize": ([*TINY, "--normalize", "none"], "normalize: input should be 'standard' or 'unit'", "got 'none'"),

@@ -287,7 +287,10 @@ REFUSED = {
     ),
     "seed": (lambda: fit(lazy(), (STRIPES, LABELS), seed=-1), "seed must be at least 0, got -1"),
     "threads": (lambda: fit(lazy(), (STRIPES, LABELS), threads="2"), "threads must be a whole number, got '2'"),
-    "engine": (lambda: fit(lazy(), (STRIPES, LABELS), engine="torch"), 'no engine "torch" yet; use engine="reference"'),
+    "engine": (
+        lambda: fit(lazy(), (STRIPES, LABELS), engine="torch"),
+        'no engine "torch" yet; use the engine "reference"',
+    ),
     "augment": (
         lambda: fit(lazy(), (STRIPES, LABELS), augment="digits"),
         'unknown augmentation "digits"; did you mean "digit"?',

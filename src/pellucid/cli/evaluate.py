@@ -40,8 +40,8 @@ def evaluate(
     from pellucid.training import evaluate as measure
 
     loaded = load_model(model)
-    size = (loaded.input.shape[1], loaded.input.shape[2])
-    ds = load_data(data, divide=False, size=size)
+    channels, height, width = loaded.input.shape
+    ds = load_data(data, divide=False, size=(height, width), channels=channels)
     recorded = _recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,28 +125,40 @@ def train(
     say(f"schedule  {schedule_!r}")
     folder = out or _new_folder(settings.data)
     say(f"run       {folder} (engine {settings.engine}, seed {settings.seed})")
-    run = fit(
-        network,
-        ds,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        optimizer=optimizer_,
-        schedule=schedule_,
-        augment=settings.augment,
-        engine=settings.engine,
-        seed=settings.seed,
-        threads=settings.threads,
-        out=folder,
-        normalize=settings.normalize,
-        balance=settings.balance,
-        checkpoint_every=settings.checkpoint_every,
-        resume=resume,
-        settings=_resolved(settings, ds, optimizer_),
-    )
+    go_on = f"interrupted; to go on: pellucid train --resume --out {folder}"
+    with _said_when_terminated(go_on):
+        run = fit(
+            network,
+            ds,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            optimizer=optimizer_,
+            schedule=schedule_,
+            augment=settings.augment,
+            engine=settings.engine,
+            seed=settings.seed,
+            threads=settings.threads,
+            out=folder,
+            normalize=settings.normalize,
+            balance=settings.balance,
+            checkpoint_every=settings.checkpoint_every,
+            resume=resume,
+            settings=_resolved(settings, ds, optimizer_),
+        )
     _report(run)
     if run.stopped == "interrupted":
-        say(f"interrupted; to go on: pellucid train --resume --out {folder}")
+        say(go_on)
         raise typer.Exit(130)
+
+
+@contextmanager
+def _said_when_terminated(message: str) -> Iterator[None]:
+    """Say how to go on where SIGTERM, which fit obeys after saving, ends the process."""
+    try:
+        yield
+    except SystemExit:
+        say(message)
+        raise
 
 
 def _config_of_run(out: Path | None, config: Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -126,7 +127,7 @@ def check_images(images: object) -> Array:
     if array.ndim != 4:
         raise DataError(
             f"images must have the axes N x C x H x W or N x H x W, got shape {array.shape}; "
-            "reshape them, for example images.reshape(-1, 1, 28, 28)"
+            f"reshape them, for example images.reshape(-1, 1, {_side(array)}, {_side(array)})"
         )
     if array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         raise DataError(
@@ -138,6 +139,12 @@ def check_images(images: object) -> Array:
         bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
         raise DataError(f"image {bad} holds NaN or infinity; remove or repair it")
     return array
+
+
+def _side(array: Array) -> int:
+    """Return the side of the square that rows of pixels may form; 28 where they form none."""
+    side = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
+    return side if side and side * side == array.shape[1] else 28
 
 
 def check_targets(targets: object, n: int, classes: int | None = None) -> Array:
@@ -174,7 +181,8 @@ def check_targets(targets: object, n: int, classes: int | None = None) -> Array:
         )
     if array.ndim != 1:
         raise DataError(
-            f"labels must have shape (N,), got {array.shape}; one-hot rows become labels by labels.argmax(axis=1)"
+            f"labels must have shape (N,), got {array.shape}; "
+            "one-hot rows become labels by labels.argmax(axis=1), other targets must be floats"
         )
     if n:
         low, high = int(array.min()), int(array.max())

@@ -27,6 +27,7 @@ def load_folder(
     path: str | Path,
     *,
     size: tuple[int, int] | None = None,
+    channels: int | None = None,
     strict: bool = False,
     progress: Progress | None = None,
     notes: Notes | None = None,
@@ -40,6 +41,7 @@ def load_folder(
     Args:
         path: The folder.
         size: (H, W) for all images.
+        channels: 1 for gray, 3 for color, whatever the images are.
         strict: Raise at the first unreadable picture; otherwise it is left out and listed in skipped.
         progress: Called after each picture.
         notes: Called with what the user should know.
@@ -65,7 +67,7 @@ def load_folder(
             sizes.add((image.height, image.width))
             # Large pictures are made small at once: a thousand photos would not fit into memory.
             small = size or (OTHERWISE if max(image.size) > LARGEST_OWN else None)
-            arrays.append(to_array(image, small, 1 if image.mode == "L" else 3))
+            arrays.append(to_array(image, small, channels or (1 if image.mode == "L" else 3)))
             kept.append(picture)
         if progress is not None:
             progress(done, len(listing.pictures))

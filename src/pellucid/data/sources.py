@@ -65,18 +65,28 @@ def read(
     source: str | Path,
     *,
     size: tuple[int, int] | None = None,
+    channels: int | None = None,
     strict: bool = False,
     progress: Progress | None = None,
     notes: Notes | None = None,
 ) -> Dataset:
-    """Return a data set with the parts that it brings along; arguments and errors as in load."""
+    """Return a data set with the parts that it brings along; arguments and errors as in load.
+
+    Args:
+        source: As in load.
+        size: As in load.
+        channels: 1 or 3: turns the images of a folder gray or into color; as they are if None.
+        strict: As in load.
+        progress: As in load.
+        notes: As in load.
+    """
     if size is not None:
         size = pair(size, "size")
     if isinstance(source, str) and source in KNOWN:
         return resize(load_known(source, progress=progress, notes=notes), size)
     path = existing(source)
     if is_class_folder(path):
-        return load_folder(path, size=size, strict=strict, progress=progress, notes=notes)
+        return load_folder(path, size=size, channels=channels, strict=strict, progress=progress, notes=notes)
     if not path.is_dir():
         return resize(load_npz(path), size)
     if (unpacked := cifar.find_unpacked(path)) is not None:

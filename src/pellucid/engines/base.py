@@ -103,5 +103,5 @@ def create(name: str) -> Engine:
 
         return ReferenceEngine()
     if name in ("compiled", "torch"):
-        raise EngineError(f'this version has no engine "{name}" yet; use engine="reference"')
+        raise EngineError(f'this version has no engine "{name}" yet; use the engine "reference"')
     raise unknown("engine", name, NAMES)

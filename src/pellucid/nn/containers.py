@@ -18,7 +18,10 @@ def _check_layer(layer: object) -> Layer:
         return layer
     if isinstance(layer, type) and issubclass(layer, Layer):
         raise OptionError(f"{layer.__name__} is a class; write {layer.__name__}(...) to make a layer")
-    raise OptionError(f"expected a layer, got {layer!r}")
+    if isinstance(layer, (list, tuple)):
+        raise OptionError("expected layers one by one, got a list of them; write nn.Sequential(*layers)")
+    cure = "; write a layer such as nn.ReLU()" if callable(layer) else ""
+    raise OptionError(f"expected a layer, got {layer!r:.80}{cure}")
 
 
 class Sequential(Network):

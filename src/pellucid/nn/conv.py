@@ -24,8 +24,17 @@ from pellucid.shapes import (
 
 def check_maps(input_shape: Shape, channels: int | None = None) -> None:
     """Raise a ShapeError unless input_shape is (C, H, W) with that many channels."""
+    if len(input_shape) == 2:
+        raise ShapeError(
+            f"expects maps C x H x W, but gets {text(input_shape)}; add the channel axis: 1x{text(input_shape)}"
+        )
     if len(input_shape) != 3:
         raise ShapeError(f"expects maps C x H x W, but gets {text(input_shape)}; put it before Flatten")
+    if channels is not None and input_shape[0] != channels == input_shape[2]:
+        right = (input_shape[2], *input_shape[:2])
+        raise ShapeError(
+            f"expects {channels} channels first, but gets {text(input_shape)}; put them first: {text(right)}"
+        )
     if channels is not None and input_shape[0] != channels:
         raise ShapeError(f"expects {channels} channels, but gets {input_shape[0]}; use {input_shape[0]}")
 

@@ -85,7 +85,8 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
         raise OptionError("this model has no classes to evaluate; compare model.outputs(images) with the targets")
     if not isinstance(ds, Dataset):
         if not isinstance(ds, (tuple, list)) or len(ds) != 2:
-            raise OptionError(f"ds must be a Dataset or (images, labels), got {type(ds).__name__}")
+            cure = '; a part is named by part="val"' if isinstance(ds, str) else ""
+            raise OptionError(f"ds must be a Dataset or (images, labels), got {type(ds).__name__}{cure}")
         ds = from_arrays(*ds, classes=model.classes, value_range=model.input.value_range)
     if not ds.is_classification:
         raise DataError("evaluating a classifier needs labels, got float targets")
@@ -182,6 +183,8 @@ def fit(
     for name, number in (("threads", threads), ("checkpoint_every", checkpoint_every)):
         if number is not None:
             integer(number, name)
+    if hasattr(loss, "__array__") or isinstance(loss, (list, tuple)):
+        raise OptionError("images and labels go together: fit(net, (images, labels))")
     _check_kind(loss, Loss, "loss", "nn.CrossEntropyLoss()")
     _check_kind(optimizer, Optimizer, "optimizer", "optim.Adam(lr=1e-3)")
     _check_kind(schedule, Schedule, "schedule", "schedules.OneCycle()")
