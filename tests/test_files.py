@@ -59,7 +59,7 @@ def silent(*args, **kwargs):
 
 
 @pytest.mark.parametrize(("error", "words"), [(boom, "No space left on device"), (silent, "the cable is out")])
-@pytest.mark.parametrize("target", ["fsync", "replace", "chmod", "write"])
+@pytest.mark.parametrize("target", ["fsync", "replace", "write"])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, target, error, words):
     path = tmp_path / "a"
     path.write_bytes(b"old")
@@ -110,3 +110,9 @@ def test_places_that_cannot_be_read(tmp_path):
         read_bytes(tmp_path / "gone")
     with pytest.raises(FileError, match=r"cannot read .*: it is a folder"):
         read_bytes(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_folder_is_no_file(path):
+    with pytest.raises(FileError, match="it is a folder; add a file name"):
+        write_atomic(path, b"x")

@@ -297,7 +297,7 @@ USAGE = {
     "number": (["train", "--epochs", "ten"], "Invalid value for '--epochs'"),
     "model": (["evaluate"], "Missing argument 'MODEL'"),
     "data": (["evaluate", "m"], "Missing argument 'DATA'"),
-    "image": (["predict", "m"], "Missing argument 'IMAGE...'"),
+    "image": (["predict", "m"], "Missing argument 'IMAGE'"),
     "top": (["predict", "m", "a.png", "--top", 0], "Invalid value for '--top'"),
     "too much": (["train", "digits", "mnist"], "Got unexpected extra argument"),
     "data command": (["data", "fetsch", "mnist"], "No such command 'fetsch'. Did you mean 'fetch'?"),

@@ -132,7 +132,7 @@ def test_fetch_of_what_is_bundled(run):
 
 def test_help_has_examples(run):
     assert "pellucid data check photos" in run("check", "--help").stdout
-    assert "pellucid data fetch mnist --from DIR" in run("fetch", "--help").stdout
+    assert "pellucid data fetch mnist --from downloads/" in run("fetch", "--help").stdout
 
 
 def test_the_bar_appears_on_a_terminal_only_after_a_while(monkeypatch, capsys):

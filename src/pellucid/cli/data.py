@@ -14,6 +14,11 @@ from pellucid.cli.common import progress_bar
 if TYPE_CHECKING:
     from pellucid.data import CheckReport
 
+
+def _examples(*commands: str) -> str:
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"pellucid {command}" for command in commands)
+
+
 data_app = typer.Typer(
     help="List, fetch and check data sets.",
     no_args_is_help=True,
@@ -25,7 +30,7 @@ SHOWN = 10
 """Rows of a table; --json has them all."""
 
 
-@data_app.command("list")
+@data_app.command("list", epilog=_examples("data list"))
 def list_() -> None:
     """List the known data sets, and where they lie on this machine.
 
@@ -53,9 +58,9 @@ def list_() -> None:
         _say(place)
 
 
-@data_app.command()
+@data_app.command(epilog=_examples("data fetch mnist", "data fetch mnist --from downloads/"))
 def fetch(
-    name: Annotated[str, typer.Argument(help="A name from: pellucid data list")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from: pellucid data list")],
     from_dir: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIR", help="Take the files from this folder instead of downloading them."),
@@ -64,8 +69,6 @@ def fetch(
     """Bring a known data set onto this machine.
 
     Files are known by their content, so any mirror's or torchvision's will do.
-
-    Examples: pellucid data fetch mnist, pellucid data fetch mnist --from DIR
     """
     from pellucid.data import fetch as fetch_set
 
@@ -74,7 +77,7 @@ def fetch(
     _say(f"{name} is in {folder}")
 
 
-@data_app.command()
+@data_app.command(epilog=_examples("data check photos/", "data check photos/ --json"))
 def check(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A known name, a folder or an .npz file.")],
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document with every finding.")] = False,
@@ -83,8 +86,6 @@ def check(
 
     Lists every unreadable file with its reason, equal images in different
     classes or parts, and how many images each class has.
-
-    Examples: pellucid data check photos, pellucid data check photos --json
     """
     from pellucid.data import check as check_set
 

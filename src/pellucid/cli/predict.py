@@ -27,7 +27,7 @@ pellucid predict runs/m/model.safetensors scans/ --top 3 --json
 @app.command(epilog=EPILOG)
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run directory or a model file.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each image.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
     save_seen: Annotated[Path | None, typer.Option(help="Write what the network saw into this folder.")] = None,

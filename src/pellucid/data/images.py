@@ -81,23 +81,6 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image:
         return turned
 
 
-def peek(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:
-    """Return (height, width, whether it is gray) of an image file, upright, without decoding its pixels.
-
-    Args:
-        path: The file.
-        max_pixels: Larger pictures are refused.
-
-    Raises:
-        DataError: Where the file is no image. Damage behind the header is not noticed.
-    """
-    with _opened(path, max_pixels) as image:
-        width, height = image.size
-        if _orientation(image) >= 5:
-            width, height = height, width
-        return height, width, _is_gray(image)
-
-
 def to_array(image: Image, size: tuple[int, int] | None, channels: int) -> Array:
     """Return a picture as an array: uint8, shape (channels, H, W).
 
