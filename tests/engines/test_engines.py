@@ -53,7 +53,7 @@ def test_every_engine_has_the_protocols_methods(kind, name):
 def test_create():
     assert engines.NAMES == ("reference",)
     assert isinstance(engines.create("reference"), ReferenceEngine)
-    with pytest.raises(EngineError, match=r'this version has no engine "compiled" yet; use engine="reference"'):
+    with pytest.raises(EngineError, match=r'this version has no engine "compiled" yet; use the engine "reference"'):
         engines.create("compiled")
     with pytest.raises(OptionError, match=r'unknown engine "refernce"; did you mean "reference"'):
         engines.create("refernce")
