@@ -136,10 +136,10 @@ def test_every_model_builds_and_runs(name, shape):
         (
             ("lesson2", (1, 12, 12), 10),
             ShapeError,
-            r"model lesson2 cannot take images 1x12x12; use larger .* block_cnn \(",
+            r"model lesson2 cannot take images 1x12x12; use the model block_cnn, or",
         ),
-        (("lesson4", (1, 8, 8), 10), ShapeError, r"use larger images or the model block_cnn"),
-        (("block_cnn", (1, 3, 3), 10), ShapeError, "block_cnn cannot take images 1x3x3; .* or the model mlp"),
+        (("lesson4", (1, 8, 8), 10), ShapeError, r"use the model block_cnn, or images of another size"),
+        (("block_cnn", (1, 3, 3), 10), ShapeError, "block_cnn cannot take images 1x3x3; use the model mlp"),
     ],
 )
 def test_refusals(arguments, error, match):

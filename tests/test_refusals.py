@@ -42,8 +42,15 @@ def test_color_photos_have_no_polarity():
 def test_a_dark_picture_is_not_taken_for_a_scaled_array(digits_model, tmp_path):
     Image.new("L", (20, 20), 12).save(tmp_path / "dark.png")
     assert len(digits_model.predict(tmp_path / "dark.png")) == 1
-    with pytest.raises(DataError, match="look scaled; multiply by 16"):
-        digits_model.predict(np.full((8, 8), 0.75))
+    assert len(digits_model.predict(np.full((8, 8), 0.75))) == 1
+
+
+def test_images_already_divided_by_255_are_refused():
+    rng = np.random.default_rng(0)
+    ds = from_arrays(rng.integers(0, 256, (40, 1, 6, 6)).astype(np.uint8), np.arange(40) % 2)
+    run = pl.fit(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), ds, epochs=1, progress=False)
+    with pytest.raises(DataError, match="look scaled; multiply by 255, or give the images as stored"):
+        run.model.predict(ds.images / 255)
 
 
 def test_outputs_that_are_no_numbers_are_no_prediction(digits_model):
@@ -59,7 +66,7 @@ def test_outputs_that_are_no_numbers_are_no_prediction(digits_model):
     ("labels", "words"),
     [
         ([1, 2, 3], "no image has the label 0, but the largest is 3.*subtract 1"),
-        ([0, 5, 0], "no image has the label 1, but the largest is 5.*give all names as classes"),
+        ([0, 5, 0], "no image has the label 1, but the largest is 5.*give all names"),
         ([0, 1, 3 * 10**9], "label 3000000000 is out of range"),
         (np.array([0, 1, 2**63], dtype=np.uint64), "out of range"),
         (np.eye(3, dtype=int), r"one-hot rows become labels by labels.argmax\(axis=1\)"),
@@ -184,3 +191,111 @@ def test_color_pictures_for_a_model_of_gray_ones_and_the_reverse(tmp_path, monke
             main()
         assert not end.value.code
         assert "accuracy 1.0000" in capsys.readouterr().out
+
+
+def made(low, high, n=40, dtype=np.uint8, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    return from_arrays(rng.integers(low, high + 1, (n, 1, 6, 6)).astype(dtype), np.arange(n) % 2, **options)
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+
+
+def test_a_guessed_range_is_not_taken_for_a_declared_one():
+    deep = made(0, 300, dtype=np.uint16)
+    assert deep.value_range == (0, 65535)
+    run = pl.fit(linear(), deep, epochs=2, progress=False)
+    clipped = np.minimum(deep.images, 255)
+    guessed = from_arrays(clipped, deep.targets)
+    assert run.evaluate(guessed, "all").loss == run.evaluate((clipped, deep.targets)).loss
+
+
+def test_validation_pixels_never_wrap_around():
+    ds = made(0, 255)
+    below = from_arrays(((ds.images - 127.0) / 50).astype(np.float32), ds.targets)
+    with pytest.raises(DataError, match=r"use \.astype so that they agree|lie outside the training's value_range"):
+        pl.fit(linear(), ds, validation=below, epochs=1, progress=False)
+    sixteenths = made(0, 16, dtype=np.uint8, value_range=(0, 16))
+    run = pl.fit(linear(), ds, validation=sixteenths, epochs=1, progress=False)
+    assert run.dataset.images[run.dataset.splits.val].max() == 255
+    assert run.dataset.images.dtype == np.uint8
+
+
+def test_validation_may_lack_a_class_but_not_add_one():
+    ds = from_arrays(made(0, 255, 60).images, np.arange(60) % 3)
+    two = from_arrays(made(0, 255, 20).images, np.arange(20) % 2)
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    assert pl.fit(net, ds, validation=two, epochs=1, progress=False).history.best is not None
+    with pytest.raises(DataError, match='the data have the class "2"'):
+        pl.fit(linear(), two, validation=ds, epochs=1, progress=False)
+    with pytest.raises(DataError, match="validation holds no images"):
+        pl.fit(linear(), two, validation=(two.images[:0], two.targets[:0]), epochs=1, progress=False)
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
+    ds = made(0, 255)
+    digest = pl.fit(linear(), ds, epochs=2, out=tmp_path / "run", progress=False).digest
+    (tmp_path / "run" / "last.ckpt").unlink()
+    with pytest.raises(FileError, match=r"has results but no last\.ckpt"):
+        pl.fit(linear(), ds, epochs=2, out=tmp_path / "run", resume=True, progress=False)
+    assert pl.load(tmp_path / "run").network is not None
+    assert digest in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_a_refused_fit_leaves_no_folder(tmp_path):
+    ds = data_without_validation()
+    with pytest.raises(OptionError, match="EarlyStopping needs"):
+        pl.fit(linear(), ds, out=tmp_path / "run", callbacks=[pl.EarlyStopping()], progress=False)
+    with pytest.raises(OptionError, match="settings must be plain data"):
+        pl.fit(linear(), ds, out=tmp_path / "run", settings={"note": object()}, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def data_without_validation():
+    from pellucid.data import split
+
+    return split(made(0, 255), val_fraction=0.0)
+
+
+class StopAtOnce(pl.Callback):
+    """Asks for a stop at the first step, and dies at the fifth if told to."""
+
+    def __init__(self, dies):
+        self.dies = dies
+
+    def on_batch_end(self, trainer, step, loss):
+        trainer.stop("enough")
+        if self.dies and step == 4:
+            raise KeyboardInterrupt
+
+
+def test_a_stop_asked_for_within_an_epoch_is_not_kept_by_a_checkpoint(tmp_path):
+    ds = data_without_validation()
+    options = {"epochs": 3, "batch_size": 4, "checkpoint_every": 2, "progress": False}
+    whole = pl.fit(linear(), ds, out=tmp_path / "whole", callbacks=[StopAtOnce(False)], **options)
+    with pytest.raises(KeyboardInterrupt):
+        pl.fit(linear(), ds, out=tmp_path / "dead", callbacks=[StopAtOnce(True)], **options)
+    again = pl.fit(linear(), ds, out=tmp_path / "dead", callbacks=[StopAtOnce(False)], resume=True, **options)
+    assert (again.stopped, len(again.history), again.digest) == ("enough", 1, whole.digest)
+
+
+def test_what_load_refuses_is_not_saved():
+    deep = nn.ReLU()
+    for _ in range(60):
+        deep = nn.Sequential(deep)
+    with pytest.raises(OptionError, match="nested more than 50 deep"):
+        to_spec(deep)
+
+
+def test_a_model_without_classes_says_so(tmp_path):
+    x = made(0, 255).images
+    run = pl.fit(nn.Sequential(nn.Flatten(), nn.LazyLinear(1)), (x, x.mean(axis=(1, 2, 3))[:, None]), progress=False)
+    with pytest.raises(OptionError, match="has no classes"):
+        run.model.predict_prepared(x)
+
+
+@pytest.mark.parametrize("value_range", [(0, np.inf), (np.nan, 1), (5, 5)])
+def test_ranges_that_are_none(value_range):
+    with pytest.raises(DataError, match="two finite numbers that rise"):
+        from_arrays(np.zeros((2, 3, 3)), [0, 1], value_range=value_range)

@@ -126,11 +126,6 @@ class InputSpec:
         if outside(x, self.value_range):
             bad = "NaN" if np.isnan(x.astype(np.float64)).any() else f"values from {x.min():g} to {x.max():g}"
             raise DataError(f"the model takes raw values from {low:g} to {high:g}, got {bad}; do not normalize before")
-        if np.issubdtype(x.dtype, np.floating) and x.size and low == 0 and high >= 16 and 0 < x.max() <= 1:
-            raise DataError(
-                f"the model takes raw values from {low:g} to {high:g}, got values from {x.min():g} to {x.max():g}, "
-                f"which look scaled; multiply by {high:g}, or give the images as stored"
-            )
         return x
 
     def read(self, source: str | Path | Image) -> Array:
@@ -267,14 +262,23 @@ class Model:
         >>> len(run.model.predict(ds.images[:3]))
         3
         """
-        if not self.classes:
-            raise OptionError("this model has no classes; model.outputs(images) gives its raw outputs")
         sources: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
         if not sources:
             raise DataError("there are no images to predict")
         if all(isinstance(s, (str, Path)) or hasattr(s, "getexif") for s in sources):  # getexif: a PIL image
             return self.predict_prepared(np.stack([self.input.read(s) for s in sources]))
-        return self.predict_prepared(self.input.check(images))
+        raw = self.input.check(images)
+        self._refuse_scaled(raw)
+        return self.predict_prepared(raw)
+
+    def _refuse_scaled(self, raw: Array) -> None:
+        """Catch the usual slip: images already divided by 255, which the model divides once more."""
+        low, high = self.input.value_range
+        if np.issubdtype(raw.dtype, np.floating) and raw.size and low == 0 and high >= 255 and 0 < raw.max() <= 1:
+            raise DataError(
+                f"the model takes raw values from {low:g} to {high:g}, got values from {raw.min():g} to {raw.max():g}, "
+                f"which look scaled; multiply by {high:g}, or give the images as stored"
+            )
 
     def predict_prepared(self, raw: Array) -> Prediction:
         """Return classes and probabilities of images that the input spec has read or checked.
@@ -285,6 +289,8 @@ class Model:
         Raises:
             DataError: Where the network's outputs are not finite.
         """
+        if not self.classes:
+            raise OptionError("this model has no classes; model.outputs(images) gives its raw outputs")
         logits = self._run(raw)
         if not np.isfinite(logits).all():
             number = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])

@@ -259,7 +259,8 @@ def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Se
     except ShapeError as error:
         other = default(input_shape) if default(input_shape) != name else "mlp"
         raise ShapeError(
-            f"model {name} cannot take images {text(input_shape)}; use larger images or the model {other} ({error})"
+            f"model {name} cannot take images {text(input_shape)}; use the model {other}, "
+            f"or images of another size ({error})"
         ) from error
 
 

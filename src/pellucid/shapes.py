@@ -204,6 +204,8 @@ def adaptive_size(output_size: object, size: Pair) -> Pair:
     if len(sides) != 2:
         raise OptionError(f"output_size must be a number or a pair (height, width), got {output_size!r}")
     h, w = (n if o is None else integer(o, "output_size") for o, n in zip(sides, size, strict=True))
+    if h * w > 1 << 24:
+        raise OptionError(f"output_size {h}x{w} is too large for adaptive pooling, which goes cell by cell")
     return h, w
 
 

@@ -172,7 +172,7 @@ TRAIN = {
     "seed": (["--seed", -1], "setting seed: input should be greater than or equal to 0, got -1"),
     "momentum": ([*TINY, "--momentum", 0.9], "momentum is for sgd and rmsprop; adam has its own"),
     "subset": (["--subset", 5], "a subset of 5 images cannot hold all 10 classes; take more images"),
-    "small images": (["--model", "lesson2"], "lesson2", "1x8x8", "use larger images"),
+    "small images": (["--model", "lesson2"], "lesson2", "1x8x8", "use the model block_cnn"),
     "high lr": (
         [*TINY, "--optimizer", "sgd", "--lr", 1e30, "--schedule", "constant"],
         "the loss became",

@@ -66,8 +66,6 @@ def predict(
             row["probability"] = float(p[index])
             row["top"] = [[loaded.classes[i], float(p[i])] for i in best]
             row["unsure"] = unsure
-    if save_seen is not None:
-        _save(save_seen, [row["file"] for row in good], seen, loaded.input.value_range)
     if json_:
         say(json.dumps(rows, allow_nan=False))
     for row in rows:
@@ -78,6 +76,8 @@ def predict(
             say(shown(f"{row['file']}: {words}"))
             if row["unsure"]:
                 say(f"  not sure: {row['unsure']}")
+    if save_seen is not None:
+        _save(save_seen, [row["file"] for row in good], seen, loaded.input.value_range)
     if len(good) < len(rows):
         raise typer.Exit(1)
 
@@ -119,4 +119,4 @@ def _save(folder: Path, files: list[str], seen: list[Any], value_range: tuple[fl
     for number, (file, image) in enumerate(zip(files, seen, strict=True)):
         buffer = io.BytesIO()
         Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")
-        write_atomic(folder / f"{number:03d}-{Path(file).stem}.png", buffer.getvalue())
+        write_atomic(folder / f"{number:03d}-{Path(file).stem[:100]}.png", buffer.getvalue())

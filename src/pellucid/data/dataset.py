@@ -16,6 +16,7 @@ from pellucid.shapes import text
 
 Part: TypeAlias = Literal["train", "val", "test", "all"]
 PARTS = ("train", "val", "test", "all")
+USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0), (0.0, 65535.0))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Dataset:
         name: As a person would call it.
         ids: What identifies each sample: its number, or its path below the folder.
         skipped: Files that were left out.
+        range_given: Whether value_range is known, and not guessed from the pixels.
 
     >>> ds = from_arrays(np.zeros((4, 8, 8)), [0, 1, 0, 1], value_range=(0, 16))
     >>> ds.shape, ds.classes, len(ds)
@@ -62,6 +64,7 @@ class Dataset:
     name: str = "arrays"
     ids: Sequence[int | str] = field(default=(), repr=False)
     skipped: tuple[Skipped, ...] = ()
+    range_given: bool = True
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
@@ -221,15 +224,17 @@ def from_arrays(
     if classes is None:
         labels = np.issubdtype(t.dtype, np.integer) and len(t)
         classes = [str(k) for k in range(_count_classes(t))] if labels else []
+    given = value_range is not None or x.dtype == np.uint8
     if value_range is None:
         value_range = (0.0, 255.0) if x.dtype == np.uint8 or not len(x) else _measured_range(x)
     low, high = float(value_range[0]), float(value_range[1])
-    if not low < high:
-        raise DataError(f"value_range must rise, got ({low:g}, {high:g})")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise DataError(f"value_range must be two finite numbers that rise, got ({low:g}, {high:g})")
     if outside(x, (low, high)):
         raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
     none = np.empty(0, dtype=np.int64)
-    return Dataset(x, t, tuple(classes), (low, high), Splits(np.arange(len(x)), none, none), name)
+    parts = Splits(np.arange(len(x)), none, none)
+    return Dataset(x, t, tuple(classes), (low, high), parts, name, range_given=given)
 
 
 def _count_classes(labels: Array) -> int:
@@ -237,7 +242,11 @@ def _count_classes(labels: Array) -> int:
     used = np.unique(labels)
     if len(used) <= used[-1]:
         absent = int(np.flatnonzero(used != np.arange(len(used)))[0])
-        cure = "subtract 1 from the labels" if used[0] == 1 and len(used) == used[-1] else "give all names as classes"
+        cure = (
+            "subtract 1 from the labels"
+            if used[0] == 1 and len(used) == used[-1]
+            else "give all names, as in data.from_arrays(images, labels, classes=[...])"
+        )
         raise DataError(
             f"no image has the label {absent}, but the largest is {used[-1]}; labels are 0 to K - 1: {cure}"
         )
@@ -246,9 +255,8 @@ def _count_classes(labels: Array) -> int:
 
 def _measured_range(images: Array) -> tuple[float, float]:
     smallest, largest = float(images.min()), float(images.max())
-    usual = [(0.0, 1.0), (-1.0, 1.0)]
-    if np.issubdtype(images.dtype, np.integer) or (images == np.rint(images)).all():
-        usual += [(0.0, 16.0), (0.0, 255.0), (0.0, 65535.0)]
+    whole = np.issubdtype(images.dtype, np.integer) or bool((images == np.rint(images)).all())
+    usual = USUAL_RANGES if whole else USUAL_RANGES[:2]
     for low, high in usual:
         if low <= smallest and largest <= high:
             return low, high
@@ -259,8 +267,8 @@ def _measured_range(images: Array) -> tuple[float, float]:
 def outside(images: Array, value_range: tuple[float, float]) -> bool:
     """Return whether pixels lie where none can be, NaN included.
 
-    Whole numbers bound a range exactly, as 0 to 255. Others were measured on some images, so that a new one may go
-    beyond; then as much again on either side is allowed.
+    The usual ranges, as 0 to 255, are exact. Others were measured on some images, so that a new one may go beyond;
+    then as much again on either side is allowed.
 
     Args:
         images: Any shape.
@@ -270,22 +278,27 @@ def outside(images: Array, value_range: tuple[float, float]) -> bool:
     (True, False)
     """
     low, high = value_range
-    slack = 0.0 if low.is_integer() and high.is_integer() else high - low
+    slack = 0.0 if value_range in USUAL_RANGES else high - low
     return bool(images.size and not (images.min() >= low - slack and images.max() <= high + slack))
 
 
-def rescaled(images: Array, value_range: tuple[float, float], wanted: tuple[float, float]) -> Array:
-    """Return images of one declared range in another one: 0 to 16 becomes 0 to 255.
+def rescaled(ds: Dataset, part: Array, wanted: tuple[float, float]) -> Array:
+    """Return images of a data set in another range: 0 to 16 becomes 0 to 255.
+
+    They stay as they are where their range was not given but guessed from the values, or one of the two is unusual.
 
     Args:
-        images: In value_range.
-        value_range: If its ends are no whole numbers it was only measured, and the images stay as they are.
+        ds: The data set.
+        part: Which images: indices.
         wanted: The other range.
 
-    >>> rescaled(np.array([0, 8, 16]), (0.0, 16.0), (0.0, 1.0))
-    array([0. , 0.5, 1. ])
+    >>> ds = from_arrays(np.full((2, 1, 1), 8.0), [0, 1], value_range=(0, 16))
+    >>> rescaled(ds, np.array([0]), (0.0, 1.0)).ravel()
+    array([0.5])
     """
-    if value_range == wanted or not all(float(end).is_integer() for end in value_range):
+    images = ds.images[part]
+    known = ds.range_given and ds.value_range in USUAL_RANGES and wanted in USUAL_RANGES
+    if not known or ds.value_range == wanted:
         return images
-    (low, high), (new_low, new_high) = value_range, wanted
+    (low, high), (new_low, new_high) = ds.value_range, wanted
     return (images.astype(np.float64) - low) * ((new_high - new_low) / (high - low)) + new_low

@@ -102,7 +102,7 @@ class Network(Layer):
         Args:
             input_shape: Shape of one input, as (C, H, W).
             seed: Same seed, same parameters.
-            dtype: "float32" or "float64"; "float32" if None.
+            dtype: "float32" or "float64"; "float32" if None, unless astype has said otherwise.
 
         Raises:
             ShapeError: Where a layer cannot take what it gets; names the layer, what it gets, and a fix.
@@ -124,7 +124,7 @@ class Network(Layer):
             raise OptionError("this is a part of a network that was built; build a copy.deepcopy of it")
         if self.leaf_count == 0:
             raise OptionError("the network has no layers")
-        kind, stream = check_dtype(dtype or "float32"), Stream(seed)
+        kind, stream = check_dtype(dtype or self.dtype), Stream(seed)
         self.trace(shape)  # a network that does not fit stays as it was, lazy layers included
         self._adopt({})
         self._trace(shape, "", [], _INPUT)
@@ -161,7 +161,10 @@ class Network(Layer):
         return steps
 
     def _asked(self) -> Network:
-        return self if self._network is not None else copy.deepcopy(self)
+        try:
+            return self if self._network is not None else copy.deepcopy(self)
+        except RecursionError:
+            raise OptionError("the network is nested too deep for Python") from None
 
     def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
         """Resolve the layers below, add them to steps, return the output's shape; source says what shape is from."""
@@ -294,6 +297,8 @@ class Network(Layer):
         twin = super().astype(dtype)
         if twin.built:
             twin._bind(check_dtype(dtype))
+        else:
+            twin._flat_parameters = twin._flat_buffers = np.empty(0, dtype=check_dtype(dtype))
         return twin
 
     # Copies

@@ -57,10 +57,14 @@ def to_spec(layer: Layer) -> dict[str, Any]:
     >>> to_spec(Sequential(Flatten(), Linear(4, 2)))["layers"][0]
     {'layer': 'Flatten'}
     """
+    if layer.leaf_count > _PLACES:
+        raise OptionError(f"the network has more than {_PLACES} layers")
     return _to_spec(layer, "", {})
 
 
 def _to_spec(layer: Layer, path: str, seen: dict[int, str]) -> dict[str, Any]:
+    if path.count(".") > _DEPTH:
+        raise OptionError(f"layer {path} is nested more than {_DEPTH} deep")
     if id(layer) in seen:
         return {"same_as": seen[id(layer)]}
     seen[id(layer)] = path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.errors import OptionError
 from pellucid.shapes import integer
 
 if TYPE_CHECKING:
@@ -44,15 +43,6 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int = 5) -> None:
         self.patience = integer(patience, "patience")
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Refuse a training without validation, which it could not judge.
-
-        Args:
-            trainer: The starting training.
-        """
-        if not trainer.validates:
-            raise OptionError("EarlyStopping needs a validation part; give validation=, or leave it out")
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
         """Stop where the best epoch lies patience epochs back.

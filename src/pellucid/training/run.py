@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pellucid import engines, metrics, optim, schedules
+from pellucid._types import Array
 from pellucid.data.augment import Augmentation, augmentation
 from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside, rescaled
 from pellucid.data.splits import split
@@ -23,10 +24,10 @@ from pellucid.nn.spec import to_spec
 from pellucid.optim import Optimizer
 from pellucid.schedules import Schedule
 from pellucid.shapes import integer, text
-from pellucid.training.callbacks import Callback
+from pellucid.training.callbacks import Callback, EarlyStopping
 from pellucid.training.history import History
 from pellucid.training.progress import ProgressReport
-from pellucid.training.run_directory import RunDirectory, check_same_settings
+from pellucid.training.run_directory import RunDirectory, check_same_settings, to_toml
 from pellucid.training.trainer import Trainer
 
 
@@ -90,22 +91,36 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
         ds = from_arrays(*ds, classes=model.classes, value_range=model.input.value_range)
     if not ds.is_classification:
         raise DataError("evaluating a classifier needs labels, got float targets")
-    positions = {name: i for i, name in enumerate(model.classes)}
+    part = part or default_part(ds)
+    chosen = ds.indices(part)
+    if not len(ds):
+        raise DataError("there are no images to evaluate")
+    if not len(chosen):
+        raise DataError(f'the data set has no part "{part}"; use the part "all"')
+    true = renumbered(ds, chosen, model.classes)
+    logits = model.outputs(rescaled(ds, chosen, model.input.value_range))
+    ids = [ds.ids[i] for i in chosen.tolist()]
+    return metrics.measure(logits, true, model.classes, ids)
+
+
+def renumbered(ds: Dataset, part: Array, classes: tuple[str, ...]) -> Array:
+    """Return the labels of some images as numbers in another list of classes: int64.
+
+    Args:
+        ds: The data set.
+        part: Which images: indices.
+        classes: The other list; it must hold every class of the data set.
+
+    Raises:
+        DataError: For a class that is not in the list.
+    """
+    positions = {name: i for i, name in enumerate(classes)}
     strange = [name for name in ds.classes if name not in positions]
     if strange:
         raise DataError(
-            f'the data have the class "{strange[0]}", which the model does not know; its classes: '
-            f"{', '.join(model.classes)}"
+            f'the data have the class "{strange[0]}", which the model does not know; its classes: {", ".join(classes)}'
         )
-    part = part or default_part(ds)
-    chosen = ds.indices(part)
-    if not len(chosen):
-        raise DataError(f'the data set has no part "{part}"; use the part "all"')
-    renumber = np.array([positions[name] for name in ds.classes], dtype=np.int64)
-    logits = model.outputs(rescaled(ds.images[chosen], ds.value_range, model.input.value_range))
-    ids = [ds.ids[i] for i in chosen.tolist()]
-    true = renumber[ds.targets[chosen]]
-    return metrics.measure(logits, true, model.classes, ids)
+    return np.array([positions[name] for name in ds.classes], dtype=np.int64)[ds.targets[part]]
 
 
 def default_part(ds: Dataset) -> str:
@@ -224,6 +239,8 @@ def fit(
         report=report,
         checkpoint_every=checkpoint_every,
     )
+    if not trainer.validates and any(isinstance(callback, EarlyStopping) for callback in callbacks):
+        raise OptionError("EarlyStopping needs a validation part; give validation=, or leave it out")
     folder = None
     if out is not None:
         exact = {
@@ -277,15 +294,19 @@ def _dataset(ds: Dataset | tuple[object, object], validation: object, seed: int)
 def _with_validation(ds: Dataset, validation: object) -> Dataset:
     if isinstance(validation, Dataset):
         part = validation.splits.val if len(validation.splits.val) else np.arange(len(validation))
-        images = rescaled(validation.images[part], validation.value_range, ds.value_range).astype(ds.images.dtype)
-        targets = validation.targets[part]
-        if validation.classes != ds.classes and ds.is_classification:
-            raise DataError(f"validation has the classes {validation.classes}, training {ds.classes}; use the same")
+        images, targets = rescaled(validation, part, ds.value_range), validation.targets[part]
+        if ds.is_classification and validation.is_classification:
+            targets = renumbered(validation, part, ds.classes)
+        if images.dtype != validation.images.dtype and not outside(images, ds.value_range):  # they were rescaled
+            whole = np.issubdtype(ds.images.dtype, np.integer)
+            images = (np.rint(images) if whole else images).astype(ds.images.dtype)
     elif isinstance(validation, (tuple, list)) and len(validation) == 2:
         images = check_images(validation[0])
         targets = check_targets(validation[1], len(images), len(ds.classes) if ds.is_classification else None)
     else:
         raise OptionError(f"validation must be a Dataset or (images, targets), got {type(validation).__name__}")
+    if not len(images):
+        raise DataError("validation holds no images")
     if images.shape[1:] != ds.shape:
         raise DataError(f"validation images are {text(images.shape[1:])}, training images {text(ds.shape)}")
     if images.dtype != ds.images.dtype or targets.dtype != ds.targets.dtype:
@@ -349,9 +370,10 @@ def _split_digest(splits: Splits) -> str:
 def _open_run(
     out: str | Path, trainer: Trainer, resume: bool, exact: dict[str, Any], settings: dict[str, Any], ds: Dataset
 ) -> RunDirectory:
+    toml = to_toml(settings)
     if not resume:
         folder = RunDirectory.create(out)
-        folder.write_settings(settings, ds)
+        folder.write_settings(toml, ds)
         return folder
     folder = RunDirectory(Path(out))
     if not (folder.path / "config.toml").exists():
@@ -360,8 +382,10 @@ def _open_run(
         arrays, facts, then = folder.read_checkpoint()
         check_same_settings(exact, then)
         trainer.load_state(arrays, facts)
+    elif folder.has_results:
+        raise FileError(f"{folder.path} has results but no last.ckpt to resume from; train into another folder")
     else:  # it ended before its first checkpoint: nothing was learned yet that could be lost
-        folder.write_settings(settings, ds)
+        folder.write_settings(toml, ds)
     return folder
 
 

@@ -47,19 +47,14 @@ class RunDirectory:
             raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
         return cls(folder)
 
-    def write_settings(self, settings: dict[str, Any], ds: Dataset) -> None:
+    def write_settings(self, toml: str, ds: Dataset) -> None:
         """Write config.toml and splits.json.
 
         Args:
-            settings: Every resolved setting; None is left out.
+            toml: Every resolved setting, as to_toml gives it.
             ds: The data, with its parts.
         """
-        import tomli_w
-
-        def clean(values: dict[str, Any]) -> dict[str, Any]:
-            return {k: clean(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
-
-        write_atomic(self.path / "config.toml", tomli_w.dumps(clean(settings)).encode())
+        write_atomic(self.path / "config.toml", toml.encode())
         parts = {p: [ds.ids[i] for i in ds.indices(p).tolist()] for p in ("train", "val", "test")}
         self._write_json("splits.json", parts)
 
@@ -97,6 +92,11 @@ class RunDirectory:
         """
         document = {"format": FORMAT, "kind": "checkpoint", "settings": settings, "training": facts}
         write_atomic(self.path / "last.ckpt", pack(arrays, document))
+
+    @property
+    def has_results(self) -> bool:
+        """Whether something was learned that a new start would lose."""
+        return any((self.path / name).exists() for name in ("model.safetensors", "history.jsonl"))
 
     @property
     def has_checkpoint(self) -> bool:
@@ -150,6 +150,26 @@ class RunDirectory:
 
     def _write_json(self, name: str, document: Any) -> None:
         write_atomic(self.path / name, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+
+
+def to_toml(settings: dict[str, Any]) -> str:
+    """Return settings as TOML, None left out.
+
+    Args:
+        settings: Plain data, tables within tables.
+
+    Raises:
+        OptionError: For what is no plain data.
+    """
+    import tomli_w
+
+    def clean(values: dict[str, Any]) -> dict[str, Any]:
+        return {k: clean(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+
+    try:
+        return tomli_w.dumps(clean(settings))
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"settings must be plain data such as numbers, texts and lists ({error})") from None
 
 
 def check_same_settings(now: dict[str, Any], then: dict[str, Any]) -> None:

@@ -295,7 +295,8 @@ class Trainer:
             "sums": dict(self._sums),
             "history": [asdict(row) for row in self.history],
             "warnings": list(self.warnings),
-            "stopped": "" if self.stopped == "interrupted" else self.stopped,
+            # Within an epoch a stop is still to come: what asked for it will ask again.
+            "stopped": self.stopped if self.seen == 0 and self.stopped != "interrupted" else "",
             "seconds": self._earlier_seconds + time.perf_counter() - self._began,
         }
         return arrays, facts
