@@ -80,6 +80,11 @@ def test_runs_are_numbered(cli, tmp_path, monkeypatch):
     assert cli("train", *QUICK, "--out", tmp_path / "runs" / "digits-1").code == 1
 
 
+def test_a_subset_larger_than_the_data_is_said(cli, tmp_path):
+    done = cli("train", "--subset", 9999, "--epochs", 1, "--model", "mlp", "--out", tmp_path / "run")
+    assert "--subset 9999: there are 1437 images besides the test part; all are used" in done.err
+
+
 @pytest.mark.capability("D19")
 def test_the_same_command_gives_the_same_weights(cli, tmp_path):
     outs = [cli("train", *QUICK, "--seed", 7, "--augment", "digit", "--out", tmp_path / name).out for name in "ab"]

@@ -198,3 +198,8 @@ def test_real_files(real_data, tmp_path, monkeypatch):
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *args, **kwargs: tmp_path)
     assert fetch("mnist", from_dir=real_data) == tmp_path / "mnist"
     assert len(load_known("mnist")) == 70_000
+
+
+def test_a_folder_that_is_not_there_is_named_even_where_the_set_is_here(tmp_path):
+    with pytest.raises(DataError, match="nowhere is not there; check --from"):
+        fetch("digits", from_dir=tmp_path / "nowhere")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli.app import app
-from pellucid.cli.common import load_data, say
+from pellucid.cli.common import load_data, note, say
 
 if TYPE_CHECKING:
     from pellucid.cli.settings import Settings
@@ -118,6 +118,9 @@ def train(
     )
     if not ds.is_classification:
         raise DataError("train needs labels, whole numbers of shape (N,); one-hot rows: labels.argmax(axis=1)")
+    available = len(ds.splits.train) + len(ds.splits.val)
+    if settings.subset is not None and settings.subset > available:
+        note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
     say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
     network = _network(settings, ds)

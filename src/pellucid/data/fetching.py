@@ -50,6 +50,8 @@ def fetch(
         MissingDependencyError: For a set that comes with a package that is not installed.
     """
     known = get(name)
+    if from_dir is not None and not Path(from_dir).expanduser().is_dir():
+        raise DataError(f"{from_dir} is {'not a folder' if Path(from_dir).exists() else 'not there'}; check --from")
     here = locate(known)
     if known.package and (from_dir is None or not known.files):
         if here is None:
@@ -104,8 +106,6 @@ def _place(cache: Path, file: DataFile, name: str, fill: Callable[[IO[bytes]], o
 
 def _copy(known: KnownSet, file: DataFile, cache: Path, source: Path) -> bool:
     """Copy one file from below a folder; False where a whole unpacked set was copied instead."""
-    if not source.is_dir():
-        raise DataError(f"{source} is {'not a folder' if source.exists() else 'not there'}; check --from")
     reasons = []
     folders = list(_folders(source, _DEPTH))
     for folder in folders:
