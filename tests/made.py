@@ -18,6 +18,20 @@ IDX_NAMES = (
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
 
+RUN_FILES = {
+    "config.toml",
+    "splits.json",
+    "model.safetensors",
+    "last.ckpt",
+    "history.jsonl",
+    "metrics.json",
+    "curves.png",
+    "confusion.png",
+    "samples.png",
+}
+"""What a run directory of a classifier holds."""
+
+
 def idx_bytes(array: np.ndarray) -> bytes:
     """The IDX file of an array."""
     code = CODES[array.dtype.str[1:]]

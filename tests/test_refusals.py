@@ -295,6 +295,27 @@ def test_a_model_without_classes_says_so(tmp_path):
         run.model.predict_prepared(x)
 
 
+def test_pixels_beyond_a_given_range():
+    with pytest.raises(DataError, match=r"pixels lie between 0 and 1500, outside value_range \(0, 1000\)"):
+        from_arrays(np.array([[[0.0]], [[1500.0]]]), [0, 1], value_range=(0, 1000))
+
+
+def test_arrays_a_little_beyond_a_measured_range_are_evaluated():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 1, 4, 4))
+    run = pl.fit(linear(), (x, np.arange(40) % 2), epochs=1, progress=False)
+    assert run.evaluate((1.2 * x, np.arange(40) % 2)).n == 40
+
+
+def test_a_model_saved_by_hand_carries_what_validation_said(tmp_path):
+    run = pl.fit(linear(), made(0, 255), epochs=2, progress=False)
+    run.model.save(tmp_path / "m.safetensors")
+    best = run.history.best
+    loaded = pl.load(tmp_path / "m.safetensors")
+    assert loaded.metrics == {"val_loss": best.val_loss, "val_accuracy": best.val_accuracy}
+    assert loaded.data_digest == run.dataset.digest()
+
+
 @pytest.mark.parametrize("value_range", [(0, np.inf), (np.nan, 1), (5, 5)])
 def test_ranges_that_are_none(value_range):
     with pytest.raises(DataError, match="two finite numbers that rise"):

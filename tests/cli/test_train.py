@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import pellucid as pl
-from made import picture
+from made import RUN_FILES, picture
 from pellucid.cli.settings import Settings, resolve
 from pellucid.errors import OptionError
 
@@ -28,17 +28,7 @@ def _no_pictures(monkeypatch):
 
 
 def test_the_run_directory(trained):
-    assert {path.name for path in trained.iterdir()} == {
-        "config.toml",
-        "splits.json",
-        "model.safetensors",
-        "last.ckpt",
-        "history.jsonl",
-        "metrics.json",
-        "curves.png",
-        "confusion.png",
-        "samples.png",
-    }
+    assert {path.name for path in trained.iterdir()} == RUN_FILES
     config = tomllib.loads((trained / "config.toml").read_text())
     assert (config["data"], config["subset"], config["epochs"], config["seed"]) == ("digits", 400, 4, 0)
     assert config["resolved"]["data_digest"] == pl.data.load("digits").digest()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from made import RUN_FILES
 from pellucid import nn, optim
 from pellucid.data import from_arrays
 from pellucid.errors import DataError, OptionError, PellucidError, ShapeError
@@ -214,17 +215,7 @@ def test_the_run_directory(stripes, net, tmp_path):
     out = tmp_path / "deep" / "run"
     settings = {"data": "stripes", "note": None}
     run = fit(net(), stripes, epochs=3, out=out, settings=settings, checkpoint_every=2)
-    assert {path.name for path in out.iterdir()} == {
-        "config.toml",
-        "splits.json",
-        "model.safetensors",
-        "last.ckpt",
-        "history.jsonl",
-        "metrics.json",
-        "curves.png",
-        "confusion.png",
-        "samples.png",
-    }
+    assert {path.name for path in out.iterdir()} == RUN_FILES
     config = tomllib.loads((out / "config.toml").read_text())
     assert config["data"] == "stripes"
     assert "note" not in config
@@ -244,6 +235,7 @@ def test_the_run_directory(stripes, net, tmp_path):
     assert metrics["test"] == run.evaluate().to_dict()
     model = pl.load(out)
     assert model.metrics == {
+        "val_loss": run.history.best.val_loss,
         "val_accuracy": metrics["val"]["accuracy"],
         "test_accuracy": metrics["test"]["accuracy"],
     }

@@ -230,7 +230,7 @@ def from_arrays(
     low, high = float(value_range[0]), float(value_range[1])
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise DataError(f"value_range must be two finite numbers that rise, got ({low:g}, {high:g})")
-    if outside(x, (low, high)):
+    if len(x) and not low <= x.min() <= x.max() <= high:
         raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
     none = np.empty(0, dtype=np.int64)
     parts = Splits(np.arange(len(x)), none, none)

@@ -88,7 +88,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
         if not isinstance(ds, (tuple, list)) or len(ds) != 2:
             cure = '; a part is named by part="val"' if isinstance(ds, str) else ""
             raise OptionError(f"ds must be a Dataset or (images, labels), got {type(ds).__name__}{cure}")
-        ds = from_arrays(*ds, classes=model.classes, value_range=model.input.value_range)
+        ds = replace(from_arrays(*ds, classes=model.classes), value_range=model.input.value_range)
     if not ds.is_classification:
         raise DataError("evaluating a classifier needs labels, got float targets")
     part = part or default_part(ds)
@@ -262,6 +262,9 @@ def fit(
         folder = _open_run(out, trainer, resume, exact, written, ds)
         _save_as_it_goes(trainer, folder, model, exact)
     trainer.run()
+    if trainer.history.best is not None:
+        kept = {"val_loss": trainer.history.best.val_loss, "val_accuracy": trainer.history.best.val_accuracy}
+        model.metrics.update({name: value for name, value in kept.items() if value is not None})
     path = folder.path if folder is not None else None
     run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
     if folder is not None:
