@@ -196,3 +196,10 @@ class TestRefused:
         picture(parted / "test" / "1.png", 1)
         with pytest.raises(DataError, match="test holds images, but no class folders"):
             load_folder(parted)
+
+
+def test_a_folder_that_was_not_meant_is_refused_in_one_short_line(tmp_path):
+    for i in range(30):
+        (tmp_path / f"part{i:02}").mkdir()
+    with pytest.raises(DataError, match="no readable image for part00, part01, part02, part03, part04 and 25 more"):
+        load_folder(tmp_path)

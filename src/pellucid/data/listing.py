@@ -62,8 +62,10 @@ class Listing:
             empty = sorted(set(names) - full)
             if empty:
                 where = f"{part}/: " if len(self.folders) > 1 else ""
+                more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+                listed = ", ".join(empty[:5]) + more
                 yield (
-                    f"{printable(self.root)}: {where}no readable image for {', '.join(empty)}; "
+                    f"{printable(self.root)}: {where}no readable image for {listed}; "
                     "put images there or remove the folder"
                 )
 
