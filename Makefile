@@ -16,10 +16,10 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test fuzz check format bench reliability clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 SEED ?= 0
 demo: $(VENV)/.user  ## train on real digits, judge the model, write runs/demo (under a minute)
@@ -35,6 +35,9 @@ test: $(TEST_TOOLS)  ## run all tests; TORCH=1 adds those against PyTorch
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 	@$(if $(TORCH),:,echo "Not run: the parity tests against PyTorch. To add them: make test TORCH=1")
 
+fuzz: $(VENV)/.dev  ## thousands of new random networks: compiled engine against its definition
+	PELLUCID_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q tests/compiled/test_parity.py -k random_networks
+
 check: $(VENV)/.dev  ## format, lint, types, capabilities page
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +51,9 @@ format: $(VENV)/.dev  ## format, sort imports, write the capabilities page
 
 bench: $(TEST_TOOLS)  ## time of a training step; TORCH=1 puts PyTorch beside it
 	$(BIN)/python benchmarks/training.py
+
+reliability: $(VENV)/.dev  ## errors and digests of the compiled engine: writes docs/reliability.md
+	$(BIN)/python scripts/reliability.py
 
 clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -30,6 +31,11 @@ RUN_FILES = {
     "samples.png",
 }
 """What a run directory of a classifier holds."""
+
+
+def without_compiling(stderr: str) -> str:
+    """Stderr without what is said where kernels are compiled, which happens once on a machine."""
+    return re.sub(r"^compiling \d+ kernels \(once on this machine\)\n", "", stderr, flags=re.MULTILINE)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pellucid as pl
-from pellucid import engines, models
+from pellucid import models
+from pellucid.compiled.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "pellucid"
@@ -26,7 +27,7 @@ def test_hops_are_those_of_the_page():
     stacks = []
 
     def watch(frame, event, argument):
-        if event == "call" and frame.f_code is engines.ReferenceEngine.train.__code__ and not stacks:
+        if event == "call" and frame.f_code is Machine.run.__code__:
             chain = []
             while frame is not None:
                 path = Path(frame.f_code.co_filename)
@@ -41,5 +42,5 @@ def test_hops_are_those_of_the_page():
         pl.fit(net, ds, epochs=1, progress=False)
     finally:
         sys.setprofile(before)
-    assert stacks[0] == written_hops()
-    assert len(stacks[0]) <= 5
+    assert len(written_hops()) == 5
+    assert written_hops() in stacks

@@ -210,7 +210,7 @@ class Model:
         classes: Names, in the order of the outputs; empty for regression and autoencoders.
         metrics: Numbers worth keeping, as the accuracy on the test part.
         data_digest: SHA-256 of the data that it was trained on.
-        engine: Which engine predicts.
+        engine: What predicts: "compiled" or "reference".
     """
 
     network: Network
@@ -218,7 +218,7 @@ class Model:
     classes: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     data_digest: str = ""
-    engine: str = "reference"
+    engine: str = "compiled"
     _engine: Engine | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -332,11 +332,12 @@ class Model:
         model_file.write(self.network, facts, path)
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, engine: str = "compiled") -> Model:
     """Return the model of a model file or run directory; it predicts exactly what it predicted before saving.
 
     Args:
         path: A model file, or a folder with model.safetensors.
+        engine: Which engine predicts. Only the one that predicted before gives the same bits.
 
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
@@ -345,6 +346,6 @@ def load(path: str | Path) -> Model:
     content = model_file.read(path / "model.safetensors" if path.is_dir() else path)
     spec = InputSpec(**content.input)
     try:
-        return Model(content.network, spec, content.classes, content.metrics, content.data_digest)
+        return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine)
     except ShapeError as error:
         raise FileError(f"{path}: {error}") from error

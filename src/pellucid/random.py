@@ -12,6 +12,7 @@ number of threads and after any resume. Nothing here reads or writes global rand
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -116,6 +117,26 @@ class Stream:
     def permutation(self, n: int) -> Array:
         """Return the numbers 0 to n - 1 in random order: int64, shape (n,)."""
         return np.argsort(self.bits(n), kind="stable")
+
+
+def step_keys(seed: int, first: int, steps: int, layers: Sequence[int]) -> Array:
+    """Return the keys of Stream(seed, step=step, layer=layer) for consecutive steps: uint64, shape (steps, layers).
+
+    Args:
+        seed: Of the whole run.
+        first: Number of the first step.
+        steps: How many.
+        layers: Numbers of layers.
+
+    >>> int(step_keys(7, 3, 2, [5])[1, 0]) == Stream(7, step=4, layer=5).key
+    True
+    """
+    golden, key = np.uint64(GOLDEN), 0
+    for counter in (seed, 0):
+        key = _mix_int((key + (counter + 1) * GOLDEN) & _WORD)
+    numbers = np.arange(first + 1, first + steps + 1, dtype=np.uint64)
+    keys = mix(np.uint64(key) + numbers * golden)
+    return mix(keys[:, None] + (np.array(layers, dtype=np.uint64) + np.uint64(1))[None, :] * golden)
 
 
 def shuffled(seed: int, epoch: int, n: int) -> Array:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pellucid._types import Shape
+from pellucid.errors import EngineError
 from pellucid.nn import AdaptiveAvgPool2d, Flatten, Layer, Linear, Network, Residual, Softmax
 from pellucid.nn.layer import join
 from pellucid.shapes import adaptive_regions, resolve_padding, text, window_extent
+
+_BATCH = 64  # what fit takes by default
 
 _Spans: TypeAlias = list[tuple[int, int]]
 _View: TypeAlias = tuple[_Spans, _Spans]
@@ -54,11 +57,14 @@ class Summary:
         input_shape: Of one image.
         layers: One entry for each layer, in the order of computation.
         buffers: Numbers that are stored but not trained.
+        planned: Bytes that the compiled engine takes for training with batches of 64 and for prediction, everything
+            included; None for a network that it cannot run.
     """
 
     input_shape: Shape
     layers: tuple[LayerSummary, ...]
     buffers: int
+    planned: tuple[int, int] | None = None
 
     @property
     def parameters(self) -> int:
@@ -106,6 +112,9 @@ class Summary:
         lines.insert(-1, lines[1])
         notes = f"{size(4 * (self.parameters + self.buffers))} of weights"
         lines.append(f"for one image: {self.multiply_adds:,} multiply-adds; {notes}; memory is float32 outputs")
+        if self.planned is not None:
+            training, prediction = map(size, self.planned)
+            lines.append(f"compiled engine: {training} to train with batches of {_BATCH}, {prediction} to predict")
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -154,7 +163,18 @@ def summarize(network: Network) -> Summary:
             )
         )
         seen.add(id(layer))
-    return Summary(network.input_shape, tuple(layers), sum(b.size for b in network.named_buffers().values()))
+    buffers = sum(b.size for b in network.named_buffers().values())
+    return Summary(network.input_shape, tuple(layers), buffers, _planned(network))
+
+
+def _planned(network: Network) -> tuple[int, int] | None:
+    """Return the memory that the compiled engine plans for training and prediction; None if it cannot run them."""
+    from pellucid.compiled.engine import planned_bytes
+
+    try:
+        return planned_bytes(network, _BATCH)
+    except EngineError:
+        return None
 
 
 def _walk(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from made import without_compiling
 from pellucid.cli.app import main
 
 
@@ -33,7 +34,8 @@ def cli(monkeypatch, capsys):
             code = end.code or 0
         finally:
             signal.signal(signal.SIGTERM, handler)
-        return Result(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Result(code, out, without_compiling(err))
 
     return run
 

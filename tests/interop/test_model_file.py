@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from pellucid import nn
+from pellucid import engines, nn
 from pellucid.errors import FileError, OptionError
 from pellucid.interop import model_file
 from pellucid.interop.model_file import pack, unpack, weights_digest
@@ -69,12 +69,16 @@ def header_of(content: bytes) -> dict:
 # What comes back
 
 
+@pytest.mark.parametrize("engine", engines.NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_predictions_are_identical_to_those_before_saving(tmp_path, dtype):
+def test_predictions_are_identical_to_those_before_saving(tmp_path, dtype, engine):
+    """The file keeps the network's dtype; the compiled engine predicts in float32 all the same."""
     before = model(dtype)
     before.save(tmp_path / "m.safetensors")
     after = pl.load(tmp_path / "m.safetensors")
     assert after.network.dtype == before.network.dtype == dtype
+    before.engine = after.engine = engine
+    assert before.outputs(raw_images()).dtype == ("float32" if engine == "compiled" else dtype)
     a, b = before.predict(raw_images()), after.predict(raw_images())
     assert a.logits.tobytes() == b.logits.tobytes()
     assert a.probabilities.tobytes() == b.probabilities.tobytes()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from pellucid import nn
+from pellucid import engines, nn
 from pellucid.data.dataset import Dataset, Splits
 
 
@@ -52,3 +52,19 @@ def net():
 def plain():
     """A function that makes a network without dropout and batch norm."""
     return lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3), input_shape=(1, 6, 5), seed=0)
+
+
+@pytest.fixture(params=engines.NAMES)
+def engine(request) -> str:
+    """The name of each engine."""
+    return request.param
+
+
+@pytest.fixture
+def fit(engine):
+    """A function as pellucid.fit, with each engine, quiet and in batches of 8."""
+
+    def run(network, ds, **options):
+        return pl.fit(network, ds, **{"progress": False, "batch_size": 8, "engine": engine, **options})
+
+    return run

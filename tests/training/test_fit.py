@@ -245,6 +245,11 @@ def test_the_run_directory(stripes, net, tmp_path):
 
 # What is refused
 
+
+class OwnReLU(nn.ReLU):
+    pass
+
+
 STRIPES = np.zeros((12, 1, 6, 5), dtype=np.uint8)
 LABELS = np.arange(12) % 3
 REFUSED = {
@@ -281,7 +286,15 @@ REFUSED = {
     "threads": (lambda: fit(lazy(), (STRIPES, LABELS), threads="2"), "threads must be a whole number, got '2'"),
     "engine": (
         lambda: fit(lazy(), (STRIPES, LABELS), engine="torch"),
-        'no engine "torch" yet; use the engine "reference"',
+        'no engine "torch" yet; use the engine "compiled"',
+    ),
+    "float64": (
+        lambda: fit(lazy().build((1, 6, 5), dtype="float64"), (STRIPES, LABELS)),
+        'trains in float32, the network is float64; use the engine "reference", or network.astype("float32")',
+    ),
+    "own layer": (
+        lambda: fit(nn.Sequential(nn.Flatten(), OwnReLU(), nn.LazyLinear(3)), (STRIPES, LABELS)),
+        'no kernel for layer 1 (OwnReLU); the engine "reference" runs any layer',
     ),
     "augment": (
         lambda: fit(lazy(), (STRIPES, LABELS), augment="digits"),

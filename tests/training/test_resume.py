@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from pellucid import nn, optim, schedules
+from pellucid import engines, nn, optim, schedules
 from pellucid.errors import FileError, OptionError
 from pellucid.training import Callback, EarlyStopping
 
@@ -48,9 +48,10 @@ class FailAt(InterruptAt):
             raise RuntimeError("power")
 
 
-def fit(network, ds, out, **options):
-    kept = {"progress": False, "batch_size": 8, "epochs": 3, "augment": "digit", **options}
-    return pl.fit(network, ds, out=out, **kept)
+@pytest.fixture
+def fit(fit):
+    """Augmented, three epochs, into a folder."""
+    return lambda network, ds, out, **options: fit(network, ds, out=out, **{"epochs": 3, "augment": "digit", **options})
 
 
 def same(a, b):
@@ -65,7 +66,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 17, 18])
-def test_interrupted_anywhere_and_resumed(stripes, net, tmp_path, name, step):
+def test_interrupted_anywhere_and_resumed(fit, stripes, net, tmp_path, name, step):
     """6 steps an epoch: within epochs, and at their last steps."""
     whole = fit(net(), stripes, tmp_path / "whole", optimizer=OPTIMIZERS[name]())
     first = fit(net(), stripes, tmp_path / "parts", optimizer=OPTIMIZERS[name](), callbacks=[InterruptAt(step)])
@@ -77,7 +78,7 @@ def test_interrupted_anywhere_and_resumed(stripes, net, tmp_path, name, step):
     same(whole, second)
 
 
-def test_interrupted_again_and_again(stripes, net, tmp_path):
+def test_interrupted_again_and_again(fit, stripes, net, tmp_path):
     whole = fit(net(), stripes, tmp_path / "whole", augment=None)
     fit(net(), stripes, tmp_path / "parts", augment=None, callbacks=[InterruptAt(2)])
     for step in (3, 9, 11):
@@ -86,7 +87,7 @@ def test_interrupted_again_and_again(stripes, net, tmp_path):
     same(whole, fit(net(), stripes, tmp_path / "parts", augment=None, resume=True))
 
 
-def test_after_a_crash_the_last_checkpoint_counts(stripes, net, tmp_path):
+def test_after_a_crash_the_last_checkpoint_counts(fit, stripes, net, tmp_path):
     whole = fit(net(), stripes, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="power"):
         fit(net(), stripes, tmp_path / "parts", checkpoint_every=4, callbacks=[FailAt(11)])
@@ -101,7 +102,7 @@ def test_after_a_crash_the_last_checkpoint_counts(stripes, net, tmp_path):
     same(whole, fit(net(), stripes, tmp_path / "parts", resume=True))
 
 
-def test_a_finished_run_resumed_is_written_again_from_its_checkpoint(stripes, net, tmp_path):
+def test_a_finished_run_resumed_is_written_again_from_its_checkpoint(fit, stripes, net, tmp_path):
     whole = fit(net(), stripes, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     for name in ("model.safetensors", "metrics.json", "history.jsonl", "curves.png"):
@@ -111,7 +112,7 @@ def test_a_finished_run_resumed_is_written_again_from_its_checkpoint(stripes, ne
 
 
 @pytest.mark.capability("H13")
-def test_a_run_that_stopped_early_does_not_go_on(stripes, net, tmp_path):
+def test_a_run_that_stopped_early_does_not_go_on(fit, stripes, net, tmp_path):
     targets = stripes.targets.copy()
     targets[stripes.splits.val] = (targets[stripes.splits.val] + 1) % 3
     ds = replace(stripes, targets=targets)
@@ -128,7 +129,7 @@ def test_a_run_that_stopped_early_does_not_go_on(stripes, net, tmp_path):
 
 
 @pytest.fixture
-def stopped(stripes, net, tmp_path):
+def stopped(fit, stripes, net, tmp_path):
     fit(net(), stripes, tmp_path / "run", callbacks=[InterruptAt(7)])
     return tmp_path / "run"
 
@@ -145,19 +146,22 @@ CHANGES = {
     "statistics": ({"normalize": (0.5, 0.5)}, r"normalize was 'standard', now it is \[\[0.5\], \[0.5\]\]"),
     "loss": ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, r"loss was 'CrossEntropyLoss\("),
     "balance": ({"balance": True}, "loss was 'CrossEntropyLoss"),
+    "engine": ({}, "engine was '(compiled|reference)', now it is '(compiled|reference)'"),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_changed_settings_are_refused_by_name(stripes, net, stopped, name):
+def test_changed_settings_are_refused_by_name(engine, fit, stripes, net, stopped, name):
     options, match = CHANGES[name]
+    if name == "engine":
+        options = {"engine": next(other for other in engines.NAMES if other != engine)}
     before = (stopped / "last.ckpt").read_bytes()
     with pytest.raises(OptionError, match=f"cannot resume: {match}.*; leave it out, or start a new run"):
         fit(net(), stripes, stopped, resume=True, **options)
     assert (stopped / "last.ckpt").read_bytes() == before
 
 
-def test_another_network_or_data_or_split_is_refused(stripes, net, plain, stopped):
+def test_another_network_or_data_or_split_is_refused(fit, stripes, net, plain, stopped):
     with pytest.raises(OptionError, match=r"cannot resume: network\.layers\.4\.p was 0\.25, now it is 0\.5"):
         fit(net(dropout=0.5), stripes, stopped, resume=True)
     with pytest.raises(OptionError, match=r"cannot resume: network\.layers was \["):
@@ -171,19 +175,19 @@ def test_another_network_or_data_or_split_is_refused(stripes, net, plain, stoppe
         fit(net(), stripes.with_splits(parts), stopped, resume=True)
 
 
-def test_a_run_is_not_overwritten(stripes, net, stopped):
+def test_a_run_is_not_overwritten(fit, stripes, net, stopped):
     with pytest.raises(FileError, match=r"run is not empty; give another folder, or resume the run"):
         fit(net(), stripes, stopped)
 
 
-def test_without_a_checkpoint(stripes, net, tmp_path):
+def test_without_a_checkpoint(fit, stripes, net, tmp_path):
     with pytest.raises(FileError, match=r"holds no run to resume: there is no config\.toml in it"):
         fit(net(), stripes, tmp_path, resume=True)
     with pytest.raises(OptionError, match="resume needs out, the folder of the run"):
         fit(net(), stripes, None, resume=True)
 
 
-def test_a_run_that_died_before_its_first_checkpoint_starts_again(stripes, net, tmp_path):
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(fit, stripes, net, tmp_path):
     whole = fit(net(), stripes, tmp_path / "whole")
     dead = tmp_path / "dead"
     fit(net(), stripes, dead)
@@ -193,7 +197,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again(stripes, net, 
     assert fit(net(), stripes, dead, resume=True).digest == whole.digest
 
 
-def test_a_checkpoint_is_read_as_strictly_as_a_model(stripes, net, stopped):
+def test_a_checkpoint_is_read_as_strictly_as_a_model(fit, stripes, net, stopped):
     path = stopped / "last.ckpt"
     content = path.read_bytes()
     for place in (0, 9, 300, len(content) // 2, len(content) - 1):

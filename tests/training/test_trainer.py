@@ -7,16 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import pellucid as pl
-from pellucid import nn, optim, schedules
-from pellucid.engines import ReferenceEngine
+from pellucid import engines, nn, optim, schedules
+from pellucid.data.dataset import Splits, from_arrays
 from pellucid.training.callbacks import Callback, EarlyStopping
 
 CONSTANT = schedules.Constant()
-
-
-def fit(network, ds, **options):
-    return pl.fit(network, ds, **{"progress": False, "batch_size": 8, **options})
 
 
 class Recorder(Callback):
@@ -51,7 +46,7 @@ def worsening(ds):
 
 
 @pytest.mark.capability("D15", "H13")
-def test_the_best_weights_are_a_copy_and_come_back(stripes, net):
+def test_the_best_weights_are_a_copy_and_come_back(fit, stripes, net):
     seen = Recorder()
     network = net()
     run = fit(network, worsening(stripes), epochs=6, optimizer=optim.Adam(lr=0.02), schedule=CONSTANT, callbacks=[seen])
@@ -67,7 +62,7 @@ def test_the_best_weights_are_a_copy_and_come_back(stripes, net):
 
 
 @pytest.mark.capability("H13")
-def test_early_stopping(stripes, net):
+def test_early_stopping(fit, stripes, net):
     seen = Recorder()
     stop = EarlyStopping(patience=2)
     run = fit(net(), worsening(stripes), epochs=9, optimizer=optim.Adam(lr=0.02), callbacks=[stop, seen])
@@ -77,7 +72,7 @@ def test_early_stopping(stripes, net):
     assert np.array_equal(run.model.network.flat_parameters, seen.weights[best - 1][0])
 
 
-def test_without_validation_the_last_weights_are_kept(stripes, net):
+def test_without_validation_the_last_weights_are_kept(fit, stripes, net):
     seen = Recorder()
     ds = replace(stripes, splits=replace(stripes.splits, val=np.empty(0, dtype=np.int64)))
     run = fit(net(), ds, epochs=2, callbacks=[seen])
@@ -100,7 +95,7 @@ def losses_by_hand(network, ds, part):
 
 
 @pytest.mark.capability("D13", "D14", "F1")
-def test_losses_and_accuracies_are_means_over_samples(stripes, plain):
+def test_losses_and_accuracies_are_means_over_samples(fit, stripes, plain):
     """With lr 0 nothing changes, so that every sample has the loss that one can compute beside it."""
     network = plain()
     train, hits = losses_by_hand(network, stripes, "train")
@@ -119,7 +114,7 @@ def test_losses_and_accuracies_are_means_over_samples(stripes, plain):
 
 
 @pytest.mark.capability("D14")
-def test_weighted_losses_are_divided_by_the_weights(stripes, plain):
+def test_weighted_losses_are_divided_by_the_weights(fit, stripes, plain):
     weight = np.array([0.2, 1.0, 3.0])
     network = plain()
     train, _ = losses_by_hand(network, stripes, "train")
@@ -135,10 +130,11 @@ def test_weighted_losses_are_divided_by_the_weights(stripes, plain):
 
 
 @pytest.fixture
-def spy(monkeypatch):
+def spy(engine, monkeypatch):
     """Calls of the engine: what it trained on, step by step, and what it predicted."""
     calls = {"train": [], "predict": [], "steps": []}
-    train, predict = ReferenceEngine.train, ReferenceEngine.predict
+    kind = type(engines.create(engine))
+    train, predict = kind.train, kind.predict
 
     def spied_train(self, images, targets, order, batch_size, first_step, learning_rates):
         calls["steps"].append((first_step, len(learning_rates)))
@@ -149,8 +145,8 @@ def spy(monkeypatch):
         calls["predict"].append(x.copy())
         return predict(self, x)
 
-    monkeypatch.setattr(ReferenceEngine, "train", spied_train)
-    monkeypatch.setattr(ReferenceEngine, "predict", spied_predict)
+    monkeypatch.setattr(kind, "train", spied_train)
+    monkeypatch.setattr(kind, "predict", spied_predict)
     return calls
 
 
@@ -162,7 +158,7 @@ def by_epoch(calls, size=45):
 
 
 @pytest.mark.capability("D11")
-def test_training_is_shuffled_each_epoch_and_validation_never(stripes, plain, spy):
+def test_training_is_shuffled_each_epoch_and_validation_never(fit, stripes, plain, spy):
     run = fit(plain(), stripes, epochs=3)
     canonical = run.model.input.canonical(stripes.images)
     expected = {x.tobytes(): y for x, y in zip(canonical[:45], stripes.targets[:45].tolist(), strict=True)}
@@ -182,7 +178,7 @@ def test_training_is_shuffled_each_epoch_and_validation_never(stripes, plain, sp
 
 
 @pytest.mark.capability("E5", "D11")
-def test_only_training_images_are_augmented_and_differently_each_epoch(stripes, plain, spy):
+def test_only_training_images_are_augmented_and_differently_each_epoch(fit, stripes, plain, spy):
     run = fit(plain(), stripes, epochs=2, augment="photo")
     canonical = run.model.input.canonical(stripes.images)
     plainly = {x.tobytes() for x in canonical[:45]}
@@ -202,7 +198,7 @@ class Steps(Callback):
 
 
 @pytest.mark.capability("D10")
-def test_a_batch_callback_makes_training_go_step_by_step(stripes, net, spy):
+def test_a_batch_callback_makes_training_go_step_by_step(fit, stripes, net, spy):
     steps = Steps()
     run = fit(net(), stripes, epochs=2, callbacks=[steps])
     assert spy["steps"] == [(i, 1) for i in range(12)]
@@ -212,7 +208,7 @@ def test_a_batch_callback_makes_training_go_step_by_step(stripes, net, spy):
     assert run.history["train_loss"][1] == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_chunks_change_no_bit(stripes, net, spy):
+def test_chunks_change_no_bit(fit, stripes, net, spy):
     whole = fit(net(), stripes, epochs=4)
     lengths = [n for _, n in spy["steps"]]
     assert max(lengths) > 1
@@ -223,9 +219,43 @@ def test_chunks_change_no_bit(stripes, net, spy):
         assert single.history[column] == whole.history[column], column
 
 
+@pytest.mark.parametrize("augment", [None, "photo"])
+def test_an_engine_that_ends_a_chunk_early_changes_no_bit(engine, fit, stripes, net, monkeypatch, augment):
+    """As after interrupt(): the samples of the steps that were not done come again."""
+    whole = fit(net(), stripes, epochs=2, batch_size=2, augment=augment)
+    kind = type(engines.create(engine))
+    train, lengths = kind.train, []
+
+    def one_step_of(self, images, targets, order, batch_size, first_step, learning_rates):
+        lengths.append(len(learning_rates))
+        return train(self, images, targets, order[:batch_size], batch_size, first_step, learning_rates[:1])
+
+    monkeypatch.setattr(kind, "train", one_step_of)
+    short = fit(net(), stripes, epochs=2, batch_size=2, augment=augment)
+    assert max(lengths) > 1
+    assert len(lengths) == 2 * 23
+    assert short.digest == whole.digest
+    assert short.history["train_loss"] == whole.history["train_loss"]
+
+
+def test_validation_in_pieces_is_that_of_the_whole(fit, plain, spy):
+    """Of a fixed size: the reference engine's last bits depend on it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (300, 1, 6, 5)).astype(np.uint8)
+    ds = from_arrays(images, np.arange(300) % 3)
+    ds = replace(ds, splits=Splits(np.arange(20), np.arange(20, 300), np.empty(0, dtype=np.int64)))
+    network = plain()
+    run = fit(network, ds, epochs=2, optimizer=optim.SGD(lr=0.0))
+    assert np.array_equal(np.concatenate(spy["predict"][:9]), run.model.input.canonical(images[20:]))
+    assert [len(x) for x in spy["predict"]] == [32] * 8 + [24] + [32] * 8 + [24]
+    val, hits = losses_by_hand(network, ds, "val")
+    assert run.history["val_loss"] == pytest.approx([val.mean()] * 2, rel=1e-5)
+    assert run.history["val_accuracy"] == [hits.mean()] * 2
+
+
 @pytest.mark.capability("D19")
 @pytest.mark.parametrize("augment", [None, "digit"])
-def test_the_same_seed_gives_the_same_bits(stripes, augment):
+def test_the_same_seed_gives_the_same_bits(fit, stripes, augment):
     def run(seed):
         network = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Dropout(0.5), nn.LazyLinear(3))
         return fit(network, (stripes.images, stripes.targets), epochs=2, seed=seed, augment=augment)
@@ -237,21 +267,22 @@ def test_the_same_seed_gives_the_same_bits(stripes, augment):
     assert a.digest != c.digest
 
 
-def test_nothing_touches_global_random_state(stripes, net):
+def test_nothing_touches_global_random_state(fit, stripes, net):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     fit(net(), stripes, epochs=1, augment="photo")
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_the_schedule_is_followed_by_step(stripes, plain, monkeypatch):
+def test_the_schedule_is_followed_by_step(engine, fit, stripes, plain, monkeypatch):
     rates = []
-    train = ReferenceEngine.train
+    kind = type(engines.create(engine))
+    train = kind.train
 
     def spied(self, *arguments):
         rates.extend(arguments[-1].tolist())
         return train(self, *arguments)
 
-    monkeypatch.setattr(ReferenceEngine, "train", spied)
+    monkeypatch.setattr(kind, "train", spied)
     schedule = schedules.OneCycle()
     run = fit(plain(), stripes, epochs=3, optimizer=optim.SGD(lr=0.1), schedule=schedule)
     assert np.allclose(rates, 0.1 * schedule.factors(np.arange(18), 18, 6), rtol=1e-12)
@@ -261,14 +292,14 @@ def test_the_schedule_is_followed_by_step(stripes, plain, monkeypatch):
 # Callbacks
 
 
-def test_hooks_are_called_in_order(stripes, plain):
+def test_hooks_are_called_in_order(fit, stripes, plain):
     seen = Recorder()
     fit(plain(), stripes, epochs=2, callbacks=[seen])
     expected = ["train begin", "epoch begin 0", "epoch end 1", "epoch begin 1", "epoch end 2", "train end"]
     assert seen.calls == expected
 
 
-def test_a_callback_can_stop_after_the_epoch(stripes, plain):
+def test_a_callback_can_stop_after_the_epoch(fit, stripes, plain):
     class Enough(Callback):
         def on_batch_end(self, trainer, step, loss):
             if step == 7:
@@ -281,7 +312,7 @@ def test_a_callback_can_stop_after_the_epoch(stripes, plain):
 
 
 @pytest.mark.capability("H13")
-def test_an_error_of_a_callback_comes_through_and_the_best_weights_are_back(stripes, net):
+def test_an_error_of_a_callback_comes_through_and_the_best_weights_are_back(fit, stripes, net):
     seen = Recorder()
 
     class Broken(Callback):

@@ -23,7 +23,7 @@ class Settings(BaseModel):
 
     data: str = "digits"
     model: str | None = None
-    engine: str = "reference"
+    engine: str = "compiled"
     device: str = "cpu"
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(64, ge=1)

@@ -22,6 +22,8 @@ pellucid summary lesson2
 pellucid summary resnet8 --input 3x32x32
 
 pellucid summary runs/digits-1
+
+pellucid summary lenet5 --program
 """
 
 
@@ -31,11 +33,14 @@ def summary(
         str, typer.Argument(metavar="MODEL", help="A run directory, a model file, or the name of a model.")
     ],
     input_: Annotated[str | None, typer.Option("--input", help="CxHxW, for a name (1x28x28; resnet8 3x32x32).")] = None,
+    program: Annotated[bool, typer.Option("--program", help="Show what the compiled engine makes of it.")] = False,
 ) -> None:
     """Show each layer's output shape, parameters, multiply-adds, memory, and how much of the image it sees.
 
     "sees" is the receptive field in pixels (height x width); "drops" are the
-    rows x columns at the bottom and right that no window covers.
+    rows x columns at the bottom and right that no window covers. --program
+    shows stages, instructions with their kernels, and the memory of a frame;
+    docs/ARCHITECTURE.md explains them.
     """
     from pellucid import models
     from pellucid.errors import OptionError
@@ -51,4 +56,10 @@ def summary(
             raise OptionError(f"--input must be CHANNELSxHEIGHTxWIDTH such as 1x28x28, got {shape!r}")
         c, h, w = map(int, shape.split("x"))
         network = models.create(model, (c, h, w), 10)
+    if program:
+        from pellucid.compiled.engine import programs
+
+        for title, made in zip(("training step", "prediction"), programs(network), strict=True):
+            say(f"{title}: {made}")
+        return
     say(str(summarize(network)))

@@ -9,7 +9,7 @@ from pellucid.errors import EngineError, unknown
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 
-NAMES = ("reference",)
+NAMES = ("compiled", "reference")
 
 
 class Engine(Protocol):
@@ -66,7 +66,7 @@ class Engine(Protocol):
     ) -> Array:
         """Train a chunk of consecutive steps and return the loss of each, float64.
 
-        Ends early after the first loss that is not finite; that step is not applied.
+        Ends early after the first loss that is not finite, whose step is not applied, and at interrupt().
 
         Args:
             images: Canonical input, (M, C, H, W).
@@ -75,6 +75,12 @@ class Engine(Protocol):
             batch_size: Samples of a step; the last step may have fewer.
             first_step: Number of the chunk's first step in the whole training, from 0.
             learning_rates: One for each step.
+        """
+
+    def interrupt(self) -> None:
+        """Ask a train that runs at this moment (in another thread, or below a signal handler) to return early.
+
+        It returns the losses of the steps that were finished, which may be none. An engine that cannot does nothing.
         """
 
     def state(self) -> dict[str, Array]:
@@ -102,6 +108,10 @@ def create(name: str) -> Engine:
         from pellucid.engines.reference import ReferenceEngine
 
         return ReferenceEngine()
-    if name in ("compiled", "torch"):
-        raise EngineError(f'this version has no engine "{name}" yet; use the engine "reference"')
+    if name == "compiled":
+        from pellucid.compiled.engine import CompiledEngine
+
+        return CompiledEngine()
+    if name == "torch":
+        raise EngineError('this version has no engine "torch" yet; use the engine "compiled"')
     raise unknown("engine", name, NAMES)

@@ -1,4 +1,4 @@
-"""The reference engine: calls the layers' own NumPy definitions. Slow next to a compiled one, but it is the definition.
+"""The reference engine: calls the layers' own NumPy definitions. Slower than the compiled one, but the definition.
 
 BLAS runs on one thread, so that a run gives the same bits as the run before.
 """
@@ -144,6 +144,9 @@ class ReferenceEngine:
         labels = np.issubdtype(target.dtype, np.integer) and output.ndim == 2
         hits = int((output.argmax(axis=1) == target).sum()) if labels else 0
         return value, network.flatten(gradients), hits
+
+    def interrupt(self) -> None:
+        """Do nothing: a chunk of steps runs to its end."""
 
     def state(self) -> dict[str, Array]:
         """Return copies of the parameters, buffers and what the optimizer remembers, as flat arrays by name."""

@@ -143,7 +143,7 @@ def fit(
     schedule: Schedule | None = None,
     augment: str | Augmentation | None = None,
     callbacks: Sequence[Callback] = (),
-    engine: str = "reference",
+    engine: str = "compiled",
     seed: int = 0,
     threads: int | None = None,
     out: str | Path | None = None,
@@ -169,9 +169,9 @@ def fit(
         schedule: What the optimizer's lr is multiplied by; one-cycle if None.
         augment: "digit", "photo", "none" or an Augmentation, for training images only.
         callbacks: What hears of epochs and steps.
-        engine: Which engine computes.
+        engine: What computes: "compiled" (float32, fast) or "reference" (NumPy, runs layers and losses of your own).
         seed: Of parameters, order, dropout and augmentation.
-        threads: How many the engine uses; chosen by it if None.
+        threads: How many the engine uses; if None as many as pay, at most PELLUCID_THREADS or the cores that there are.
         out: Run directory; nothing is written if None.
         normalize: "standard", "unit", or (mean, std); see InputSpec.of.
         balance: Weight classes by how rare they are.

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM end a training between two chunks of steps, not in the middle of one."""
+"""Ctrl-C and SIGTERM end a training between two steps, not in the middle of one."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -12,9 +13,13 @@ class Interrupts:
     """While active, remembers the first SIGINT or SIGTERM; a second one acts at once.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Args:
+        hurry: Called at the first signal, to shorten what runs at the moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: Callable[[], None] = lambda: None) -> None:
+        self._hurry = hurry
         self.caught: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -30,6 +35,7 @@ class Interrupts:
             self._restore()
             signal.raise_signal(number)
         self.caught = number
+        self._hurry()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -32,6 +32,7 @@ from pellucid.training.progress import ProgressReport
 from pellucid.training.signals import Interrupts
 
 _CHUNK_SECONDS = 0.05
+_VALIDATION_PIECE = 32  # images between two looks for Ctrl-C; fixed, since the reference engine's bits depend on it
 
 Inputs: TypeAlias = tuple[Array, Array, Array]
 """Images, targets, indices into both."""
@@ -131,9 +132,18 @@ class Trainer:
         if self._images is None:
             self._helper = ThreadPoolExecutor(max_workers=1)
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(self.engine.interrupt) as interrupts:
                 while self.epoch < self.epochs and not self.stopped:
-                    self._run_epoch(interrupts)
+                    self._epoch_began = time.perf_counter()
+                    if self.seen == 0:
+                        self._call("on_epoch_begin", self.epoch)
+                    order = self._loader.order(self.epoch)
+                    while interrupts.caught is None and self.seen < self.epoch_size:
+                        self._run_chunk(order)
+                    if interrupts.caught is None:
+                        self._end_epoch(interrupts)
+                    else:
+                        self.stopped = "interrupted"
                 self.signal = interrupts.caught
                 self.stopped = self.stopped or "finished"
                 if self.signal is not None:
@@ -144,18 +154,6 @@ class Trainer:
             self._restore_best()
             self._call("on_train_end")
 
-    def _run_epoch(self, interrupts: Interrupts) -> None:
-        self._epoch_began = time.perf_counter()
-        if self.seen == 0:
-            self._call("on_epoch_begin", self.epoch)
-        order = self._loader.order(self.epoch)
-        while self.seen < self.epoch_size:
-            self._run_chunk(order)
-            if interrupts.caught is not None:
-                self.stopped = "interrupted"
-                return
-        self._end_epoch()
-
     def _run_chunk(self, order: Array) -> None:
         """Train the next steps of the epoch, as many as fit into the time of a chunk."""
         samples, (images, targets, chosen) = self._take(order)
@@ -163,7 +161,9 @@ class Trainer:
 
         began = time.perf_counter()
         losses = self.engine.train(images, targets, chosen, self.batch_size, self.step, rates)
-        each = (time.perf_counter() - began) / len(losses)
+        if len(losses) < len(rates):
+            self._ahead = None  # the next chunk begins before the one that was prepared
+        each = (time.perf_counter() - began) / max(len(losses), 1)
         self._chunk_steps = max(1, min(round(_CHUNK_SECONDS / max(each, 1e-6)), 4 * self._chunk_steps))
 
         sizes = []
@@ -227,10 +227,22 @@ class Trainer:
         steps = np.arange(first, first + count)
         return self.optimizer.lr * self.schedule.factors(steps, self.total_steps, self.steps_per_epoch)
 
-    def _end_epoch(self) -> None:
+    def _validation_outputs(self, interrupts: Interrupts) -> Array | None:
+        """Return the outputs for the validation part, computed in pieces; None if interrupted."""
+        parts = []
+        for start in range(0, len(self._val_x), _VALIDATION_PIECE):
+            parts.append(self.engine.predict(self._val_x[start : start + _VALIDATION_PIECE]))
+            if interrupts.caught is not None:
+                return None
+        return np.concatenate(parts).astype(np.float64)
+
+    def _end_epoch(self, interrupts: Interrupts) -> None:
         val_loss = val_accuracy = None
         if len(self._val_x):
-            output = self.engine.predict(self._val_x).astype(np.float64)
+            output = self._validation_outputs(interrupts)
+            if output is None:  # the epoch ends when the run goes on
+                self.stopped = "interrupted"
+                return
             with np.errstate(all="ignore"):
                 val_loss = self.loss(output, self._val_targets)
             if not math.isfinite(val_loss):

@@ -1,0 +1,644 @@
+"""The way back as instructions, then the blocks of parameters; one method for each kind of operation.
+
+A gradient takes the memory of the gradient it is made from where the operation goes number by number and nobody else
+adds to it. A value that several operations read gets the first gradient directly and the others by addition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from pellucid import nn, optim
+from pellucid.compiled.forward import Forward, Windows, bounds, edge, is_wide
+from pellucid.compiled.graph import Graph, Operation, Value
+from pellucid.compiled.kernels import (
+    correlate,
+    depthwise,
+    edges,
+    gradients,
+    losses,
+    norm,
+    pointwise,
+    pool,
+    pooled,
+    update,
+)
+from pellucid.compiled.layout import SLACK, Border, Place, Slot
+from pellucid.compiled.lowering import Matrix, Residue, flipped_order, reach, residues
+from pellucid.compiled.program import AFTERWARDS, Instruction, Operands, Program, Stage, Task
+from pellucid.compiled.tiles import cpu, image_tile, lanes_for, row_tile, run_tile, window_tile
+from pellucid.errors import EngineError
+from pellucid.nn import Loss, Network
+from pellucid.optim import Optimizer
+
+_TASKS = 24  # about how many blocks the parameters of a network are cut into
+_IN_PLACE = ("norm", "relu", "leaky_relu", "sigmoid", "tanh", "dropout", "softmax", "add")
+
+
+@dataclass
+class Block:
+    """Part of a parameter that one task computes and updates.
+
+    Attributes:
+        owner: Number of the layer, for clipping.
+        gradient: Instructions that make its gradient.
+        updates: Parameters that are stepped.
+        begin, end: Which rows of each.
+        cost: Multiplications.
+        after: Instructions for the same rows after the step.
+    """
+
+    owner: int
+    gradient: list[Instruction]
+    updates: list[Matrix]
+    begin: int
+    end: int
+    cost: float
+    after: list[Instruction] = field(default_factory=list)
+
+
+class Backward(Forward):
+    """Emits a whole training step.
+
+    Args:
+        graph: Of the network.
+        network: Built.
+        loss: What is made small.
+        optimizer: How; without one the step ends with the gradients.
+    """
+
+    def __init__(self, graph: Graph, network: Network, loss: Loss, optimizer: Optimizer | None) -> None:
+        super().__init__(graph, network, training=True)
+        self._loss, self._optimizer = loss, optimizer
+        self._gradients: dict[Value, Slot] = {}
+        self._convolved: dict[Operation, Slot] = {}
+        self._more: list[tuple[Slot, Slot]] = []
+        self._done: dict[int, int] = {}
+
+    def lower(self) -> Program:
+        """Return the program of a training step."""
+        self.lower_forward()
+        self._lower_loss()
+        for op in reversed(self.graph.operations):
+            if op.output in self._gradients:
+                getattr(self, f"_{op.kind}_back")(op, self._gradients[op.output])
+                for total, part in self._more:
+                    self.emit(
+                        f"add to {total.name}", pointwise.add_maps(cpu()[0], False), self.pointwise(total, part, total)
+                    )
+                self._more = []
+        self.close("backward" if self.norms else "forward and backward", judges=True)
+        self._lower_parameters()
+        return self.finish()
+
+    def _lower_loss(self) -> None:
+        value = self.graph.output
+        output = self.slots[value]
+        gradient = self._gradients[value] = self._new_gradient(value, compact=True)
+        loss = self._loss
+        operands: Operands = {
+            "x": output.place(),
+            "x_down": output.down,
+            "dx": gradient.place(),
+            "dx_down": gradient.down,
+            "rows": output.rows,
+            "columns": output.columns,
+            "channels": output.channels,
+            "labels": 1,
+            "class_weights": 0,
+            "smoothing": 0.0,
+        }
+        if type(loss) is nn.CrossEntropyLoss:
+            classes = output.channels
+            weights = np.ones(classes) if loss.weight is None else loss.weight
+            operands |= {"class_weights": self.constants(weights), "smoothing": loss.label_smoothing}
+            kernel = losses.cross_entropy()
+        elif type(loss) is nn.MSELoss:
+            kernel = losses.elementwise_loss("mse")
+        elif type(loss) is nn.BCEWithLogitsLoss:
+            kernel = losses.elementwise_loss("bce")
+        else:
+            raise EngineError(
+                f'the engine "compiled" has no kernel for the loss {loss!r}; the engine "reference" runs any loss'
+            )
+        self.emit(f"loss {type(loss).__name__}", kernel, operands)
+        self.program.loss = self._instructions[-1]
+        if not value.needs_gradient:
+            del self._gradients[value]
+
+    # Slots of gradients
+
+    def _new_gradient(self, value: Value, compact: bool) -> Slot:
+        border = (0, 0, 0, 0) if compact else self._wanted(value)
+        return self.new_slot(f"gradient of {self.slots[value].name}", value.maps, border)
+
+    def _wanted(self, value: Value) -> Border:
+        """Return the border that a value's gradient should have: what its convolution reads on the way back."""
+        op = self.producer.get(value)
+        if op is None:
+            return 0, 0, 0, 0
+        if op.kind in ("conv", "depthwise") and op.inputs[0].needs_gradient:
+            return _data_reach(op)
+        if op.kind in _IN_PLACE and len(self.graph.consumers(op.inputs[0])) == 1:
+            return self._wanted(op.inputs[0])
+        return 0, 0, 0, 0
+
+    def _into(self, value: Value, same: Slot | None = None, compact: bool = False) -> Slot | None:
+        """Return where a gradient of a value is to be written; None where nobody needs it.
+
+        Args:
+            value: An operation's input.
+            same: The gradient that it is made from, if it may take its memory.
+            compact: Whether the kernel writes one contiguous stretch.
+        """
+        if not value.needs_gradient:
+            return None
+        if value in self._gradients:
+            part = self._new_gradient(value, compact=True)
+            self._more.append((self._gradients[value], part))
+            return part
+        alone = len(self.graph.consumers(value)) == 1
+        self._gradients[value] = same if same is not None and alone else self._new_gradient(value, compact)
+        return self._gradients[value]
+
+    def _masked(self, op: Operation, dy: Slot, border: Border = (0, 0, 0, 0)) -> Slot:
+        """Return the gradient before the operation's ReLU, with at least the given border.
+
+        Args:
+            op: With or without ReLU.
+            dy: Gradient of its output.
+            border: What the next kernel reads around it.
+        """
+        fits = all(a >= b for a, b in zip(dy.border, border, strict=True))
+        target = dy if fits else self.new_slot(f"{dy.name}, with border", dy.maps, border)
+        if op.relu:
+            operands = self.pointwise(self.slots[op.output], dy, target)
+            self.emit(f"ReLU of {op.path}", pointwise.relu_gradient(cpu()[0]), operands)
+        elif not fits:
+            self.emit(f"border of {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(dy, dy, target))
+        return target
+
+    # Convolutions and dense layers
+
+    def _conv_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else _data_reach(op))
+        if dx is None:
+            return
+        conv, matrix = op.conv, self.matrix(op)
+        (kh, kw), (sh, sw) = conv.kernel_size, conv.stride
+        order, outputs, inner = flipped_order(conv), matrix.columns, matrix.rows
+        for rows, columns in _residues(op):
+            cells = [(a, b) for a in rows.cells for b in columns.cells]
+            ends = [place for _, place in columns.cells]
+            merged = conv.groups == 1 and bool(ends) and ends == list(range(ends[0], ends[0] + len(ends)))
+            if merged:
+                taps = [place * dy.down + ends[0] * dy.channels for _, place in rows.cells]
+            else:
+                taps = [a * dy.down + b * dy.channels for (_, a), (_, b) in cells]
+            first = order[cells[0][0][0] * kw + cells[0][1][0]] if cells else 0
+            for g in range(conv.groups):
+                operands: Operands = {
+                    "x": dy.place() + g * outputs,
+                    "x_down": dy.down,
+                    "x_right": dy.channels,
+                    "y": dx.place(rows.first, columns.first) + g * inner,
+                    "y_down": sh * dx.down,
+                    "y_right": sw * dx.channels,
+                    "rows": rows.count,
+                    "columns": columns.count,
+                    "taps": self.program.table(taps),
+                    "tap_count": len(taps),
+                    "run": outputs * len(ends) if merged else outputs,
+                    "weights": matrix.copy + (g * kh * kw + first) * outputs * matrix.copy_width,
+                    "width": matrix.copy_width,
+                    "from_copies": 1,
+                    "bias": self.nothing,
+                    "channels": inner,
+                    "relu": 0,
+                }
+                kernel = correlate.correlate(*window_tile(columns.count, inner))
+                self.emit(f"data gradient {op.path}", kernel, operands)
+
+    def _depthwise_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else _data_reach(op))
+        if dx is None:
+            return
+        (_, kw), (sh, sw), matrix = op.conv.kernel_size, op.conv.stride, self.matrix(op)
+        for rows, columns in _residues(op):
+            cells = [(a, b) for a in rows.cells for b in columns.cells]
+            operands: Operands = {
+                "x": dy.place(),
+                "x_down": dy.down,
+                "x_right": dy.channels,
+                "y": dx.place(rows.first, columns.first),
+                "y_down": sh * dx.down,
+                "y_right": sw * dx.channels,
+                "rows": rows.count,
+                "columns": columns.count,
+                "channels": dx.channels,
+                "taps": self.program.table([a * dy.down + b * dy.channels for (_, a), (_, b) in cells]),
+                "weight_rows": self.program.table([a * kw + b for (a, _), (b, _) in cells]),
+                "tap_count": len(cells),
+                "weights": matrix.start,
+                "width": matrix.width,
+                "bias": self.nothing,
+                "relu": 0,
+                "adds": 0,
+            }
+            self.emit(f"data gradient {op.path}", depthwise.depthwise(lanes_for(dx.channels)), operands)
+
+    def _conv_pool_back(self, op: Operation, dy: Slot) -> None:
+        self._convolved[op] = dy
+        dx = self._into(op.inputs[0])
+        if dx is None:
+            return
+        # Windows reach into the padding, so a border gets numbers; dx's own must stay 0 for others.
+        border = reach(op)
+        target = self.new_slot(f"{dx.name}, padded", dx.maps, border) if any(border) else dx
+        operands, window = self._pooled(op, target, dy)
+        scratch = dy.rows * dy.columns * (window + dy.channels) + 64
+        self.program.scratch = max(self.program.scratch, scratch)
+        kernel = pooled.pooled_data_gradient(*run_tile(op.conv.kernel_size[0], self.matrix(op).columns))
+        self.emit(f"data gradient {op.path}", kernel, operands)
+        if target is not dx:
+            self.emit(f"data gradient {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(target, target, dx))
+
+    def _pooled(self, op: Operation, x: Slot, dy: Slot) -> tuple[Operands, int]:
+        """Return the operands of a pooled convolution's way back, and the cells of a pooling's window.
+
+        Args:
+            op: The convolution.
+            x: Its input, or the input's gradient.
+            dy: Gradient of the pooled output.
+        """
+        matrix, windows = self.matrix(op), self.windows(op, x, split=False)
+        rows, columns = bounds(op.pool, (op.convolved[1], op.convolved[2]), (dy.rows, dy.columns))
+        origins = [top * windows.down + left * windows.right for top in rows.starts for left in columns.starts]
+        cells = [i * windows.down + j * windows.right for i in range(rows.span) for j in range(columns.span)]
+        operands: Operands = {
+            "x": windows.first,
+            "dy": dy.place(),
+            "dy_down": dy.down,
+            "dy_right": dy.channels,
+            "rows": dy.rows,
+            "columns": dy.columns,
+            "channels": dy.channels,
+            "places": self.places[op].corner,
+            "origins": self.program.table(origins),
+            "cells": self.program.table(cells + [0] * (pool.DEAD + 1 - len(cells))),
+            "taps": windows.taps,
+            "tap_count": windows.tap_count,
+            "run": windows.run,
+            "tap_step": op.conv.dilation[0] * x.down,
+            "weights": matrix.start,
+            "width": matrix.width,
+            "window": len(cells),
+            "bias": self.vector(op.conv, "bias"),
+            "map": x.corner,
+            "map_size": x.size - SLACK,
+        }
+        return operands, len(cells)
+
+    def _linear_back(self, op: Operation, dy: Slot) -> None:
+        dy = self._convolved[op] = self._masked(op, dy)
+        dx = self._into(op.inputs[0], compact=True)
+        if dx is None:
+            return
+        if any(dx.border):
+            raise EngineError(f"{op.title} cannot write its gradient")
+        matrix = self.matrix(op)
+        operands = self.dense(dy, dx, matrix.columns, matrix.rows) | {
+            "weights": matrix.copy,
+            "width": matrix.copy_width,
+            "from_copies": 1,
+            "bias": self.nothing,
+            "relu": 0,
+        }
+        self.emit(f"data gradient {op.path}", correlate.dense(*image_tile(matrix.rows)), operands)
+
+    # Pooling and batch norm
+
+    def _max_pool_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is None:
+            return
+        operands = self.pooling(op.layer, dx.maps, dx.down, dy) | {"x": dx.place(), "places": self.places[op].corner}
+        self.emit(f"gradient {op.path}", pool.max_pool_gradient(is_wide(op.layer)), operands)
+
+    def _mean_pool_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is None:
+            return
+        operands = self.pooling(op.layer, dx.maps, dx.down, dy) | {"x": dx.place(), "places": 0}
+        self.emit(f"gradient {op.path}", pool.mean_pool_gradient(lanes_for(dx.channels)), operands)
+
+    def _norm_back(self, op: Operation, dy: Slot) -> None:
+        dy = self._masked(op, dy)
+        dx = self._into(op.inputs[0], same=dy)
+        operands = self.norms[op]
+        operands |= {"dy": dy.place(), "dy_down": dy.down, "adds": int(self._again(op))}
+        lanes, channels = lanes_for(dy.channels), dy.channels
+        self.emit(f"gradient {op.path}", norm.gradient_sums(lanes), operands)
+        self.close("backward")
+        self.over_channels(f"gradient of {op.path}", norm.combine_gradients(), channels, operands)
+        if dx is not None:
+            operands |= {"dx": dx.place(), "dx_down": dx.down}
+            self.emit(f"data gradient {op.path}", norm.normalize_gradient(lanes), operands)
+
+    def _again(self, op: Operation) -> bool:
+        """Whether another operation of the same layer came before on the way back; counts this one."""
+        self._done[id(op.layer)] = self._done.get(id(op.layer), 0) + 1
+        return self._done[id(op.layer)] > 1
+
+    # Number by number
+
+    def _activation_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy)
+        if dx is None:
+            return
+        source = self.slots[op.inputs[0] if op.kind == "leaky_relu" else op.output]
+        operands = self.pointwise(source, dy, dx, op)
+        relu = op.kind == "relu"
+        kernel = pointwise.relu_gradient(cpu()[0]) if relu else pointwise.activation_gradient(op.kind)
+        self.emit(f"gradient {op.path}", kernel, operands)
+
+    _relu_back = _leaky_relu_back = _sigmoid_back = _tanh_back = _activation_back
+
+    def _dropout_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy)
+        if dx is not None:
+            self.emit(f"gradient {op.path}", pointwise.dropout(), self.pointwise(dy, dy, dx, op))
+
+    def _add_back(self, op: Operation, dy: Slot) -> None:
+        dy = self._masked(op, dy)
+        first = self._into(op.inputs[0], same=dy)
+        for dx in (first, self._into(op.inputs[1])):
+            if dx is not None and dx is not dy:
+                self.emit(f"gradient {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(dy, dy, dx))
+
+    def _flatten_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy)
+        if dx is not None and dx is not dy:
+            self.emit(f"gradient {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(dy, dy, dx))
+
+    def _reorder_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is not None:
+            self.emit(f"gradient {op.path}", edges.reorder(True), {**edge(dx), "vector": dy.place()})
+
+    def _softmax_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy)
+        if dx is None:
+            return
+        if dx is not dy:
+            self.emit(f"gradient {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(dy, dy, dx))
+        self.emit(f"gradient {op.path}", losses.softmax_gradient(), self.softmax(op, dx, self.slots[op.output]))
+
+    # Parameters
+
+    def _lower_parameters(self) -> None:
+        """Add the stages over blocks: gradients, and with an optimizer its step."""
+        blocks = list(self._blocks())
+        optimizer = self._optimizer
+        if optimizer is None:
+            tasks = [Task(b.gradient, b.begin, b.end, b.cost) for b in blocks if b.gradient]
+            self.program.stages.append(Stage("gradients", tasks=tasks))
+            return
+        running = [
+            Instruction(norm.update_running(), _without_slots(operands), f"running {op.path}")
+            for op, operands in self.norms.items()
+        ]
+        moved = [Task(running, 0, 0)] if running else []
+        clips = optimizer.clip_norm is not None or optimizer.clip_layer_norm is not None
+        blocks.sort(key=lambda b: b.owner)
+        owners = [b.owner for b in blocks for _ in b.updates]
+        bounds = [owners.index(owner) for owner in dict.fromkeys(owners)] + [len(owners)]
+        layers = self.program.table(bounds)
+        self.program.parts = len(owners)
+        step = update.update(_kind(optimizer), cpu()[0], clips)
+        first, second, part = [], [], 0
+        for block in blocks:
+            squares, steps = [], []
+            for matrix in block.updates:
+                operands: Operands = {
+                    "weights": matrix.start,
+                    "taps": matrix.taps,
+                    "rows": matrix.rows,
+                    "width": matrix.width,
+                    "part": part,
+                    "layers": layers,
+                    "layer_count": len(bounds) - 1,
+                    **_numbers(optimizer),
+                }
+                squares.append(Instruction(update.squares(), operands, "squares"))
+                steps.append(Instruction(step, operands, "update"))
+                part += 1
+            steps += block.after
+            if clips:
+                first.append(Task(block.gradient + squares, block.begin, block.end, block.cost))
+                second.append(Task(steps, block.begin, block.end, block.cost))
+            else:
+                second.append(Task(block.gradient + steps, block.begin, block.end, block.cost))
+        if clips:
+            self.program.stages.append(Stage("gradients", tasks=first))
+        self.program.stages.append(Stage("update" if clips else "gradients and update", tasks=second + moved))
+
+    def _blocks(self) -> Iterator[Block]:
+        by_layer: dict[int, list[Operation]] = {}
+        for op in reversed(self.graph.operations):
+            if op.layer is not None and op.layer.named_parameters():
+                by_layer.setdefault(id(op.layer), []).append(op)
+        total = sum(op.cost for ops in by_layer.values() for op in ops) or 1
+        for owner, ops in enumerate(by_layer.values()):
+            ops = [op for op in ops if op in self._convolved or op in self.norms]
+            if not ops:
+                continue
+            op, layer = ops[0], ops[0].layer
+            pieces = max(1, round(_TASKS * sum(o.cost for o in ops) / total))
+            if isinstance(layer, nn.BatchNorm2d):
+                vectors = [self.vector(layer, name) for name in ("weight", "bias")]
+                updates = [Matrix(start, 1, 1, op.output.maps[0], op.output.maps[0]) for start in vectors]
+                yield Block(owner, [], updates, 0, 1, 0)
+            elif op.kind == "conv_pool":
+                yield from self._pooled_blocks(op, owner, pieces)
+            else:
+                yield from self._dense_blocks(ops, owner, pieces)
+
+    def _pooled_blocks(self, op: Operation, owner: int, pieces: int) -> Iterator[Block]:
+        matrix, dy = self.matrix(op), self._convolved[op]
+        taps, vectors, lanes = run_tile(matrix.taps, matrix.columns)
+        operands, _ = self._pooled(op, self.slots[op.inputs[0]], dy)
+        updates = [matrix]
+        if op.has_bias:
+            updates.append(Matrix(self.vector(op.conv, "bias"), 1, matrix.rows, 1, 1))
+        else:  # the kernel writes one all the same
+            operands["bias"] = self.program.parameters.add(np.full(matrix.rows, -1))
+        self.program.scratch = max(self.program.scratch, 2 * dy.rows * dy.columns + 64)
+        few = taps * vectors < 8 and 4 * taps * vectors + 2 <= cpu()[1]
+        kernel = pooled.pooled_weight_gradient(taps, vectors, lanes, 4 if few else 1)
+        gradient = self.make(f"weight gradient {op.path}", kernel, AFTERWARDS, operands)
+        for begin, end in _cut(matrix.rows, 1, pieces):
+            share = op.cost * (end - begin) / matrix.rows
+            yield Block(owner, [gradient], updates, begin, end, share, [self.transpose(matrix)])
+
+    def _dense_blocks(self, ops: list[Operation], owner: int, pieces: int) -> Iterator[Block]:
+        """Yield the blocks of a weight, then its bias.
+
+        Args:
+            ops: All operations of the layer, as the way back meets them.
+            owner: Number of the layer.
+            pieces: How many blocks.
+        """
+        op, matrix = ops[0], self.matrix(ops[0])
+        multiple = row_tile(matrix.rows, matrix.columns)[0]
+        if op.kind == "depthwise":
+            multiple = matrix.rows
+        weight = [self._weight_gradient(o, matrix, o is not op) for o in ops]
+        after = [self.transpose(matrix)] if matrix.copy >= 0 else []
+        for begin, end in _cut(matrix.rows, multiple, pieces):
+            share = sum(o.cost for o in ops) * (end - begin) / matrix.rows
+            yield Block(owner, [i for some in weight for i in some], [matrix], begin, end, share, after)
+        if op.has_bias:
+            channels, start = op.output.maps[0], self.vector(op.layer, "bias")
+            bias = [self._bias_gradient(o, start, o is not op) for o in ops]
+            yield Block(owner, bias, [Matrix(start, 1, 1, channels, channels)], 0, 1, 0)
+
+    def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool) -> list[Instruction]:
+        """Return the instructions of a weight's gradient, one for each group.
+
+        Args:
+            op: A convolution or dense layer.
+            matrix: Its weight.
+            adds: Whether another operation of the same layer came before.
+        """
+        x, dy, title = self.slots[op.inputs[0]], self._convolved[op], f"weight gradient {op.path}"
+        if op.kind == "depthwise":
+            operands = self.windows(op, x, split=True).operands() | {
+                "y": dy.place(),
+                "y_down": dy.down,
+                "y_right": dy.channels,
+                "rows": dy.rows,
+                "columns": dy.columns,
+                "channels": dy.channels,
+                "weight_rows": 0,
+                "weights": matrix.start,
+                "width": matrix.width,
+                "bias": 0,
+                "relu": 0,
+                "adds": int(adds),
+            }
+            del operands["run"]
+            kernel = depthwise.depthwise_weight_gradient(lanes_for(dy.channels))
+            return [self.make(title, kernel, AFTERWARDS, operands)]
+        if op.kind == "linear":
+            groups, windows = 1, Windows(x.place(), 0, 0, self.program.table([0]), 1, matrix.rows)
+        else:
+            groups = op.conv.groups
+            windows = self.windows(op, x, split=matrix.rows < merged_run(op))
+        kernel = gradients.weight_gradient(*row_tile(matrix.rows, matrix.columns))
+        found = []
+        for g in range(groups):
+            operands = windows.operands(g) | {
+                "dy": dy.place() + g * matrix.columns,
+                "dy_down": dy.down,
+                "dy_right": dy.channels,
+                "rows": dy.rows,
+                "columns": dy.columns,
+                "weights": matrix.start + g * matrix.taps // groups * matrix.rows * matrix.width,
+                "width": matrix.width,
+                "channels": matrix.columns,
+                "adds": int(adds),
+                "images_at_once": 1 if dy.rows * dy.columns > 1 else 1 << 30,
+            }
+            found.append(self.make(title, kernel, AFTERWARDS, operands))
+        return found
+
+    def _bias_gradient(self, op: Operation, start: int, adds: bool) -> Instruction:
+        dy = self._convolved[op]
+        operands: Operands = {
+            "dy": dy.place(),
+            "dy_down": dy.down,
+            "dy_right": dy.channels,
+            "rows": dy.rows,
+            "columns": dy.columns,
+            "bias": start,
+            "channels": dy.channels,
+            "adds": int(adds),
+        }
+        kernel = gradients.bias_gradient(lanes_for(dy.channels))
+        return self.make(f"bias gradient {op.path}", kernel, AFTERWARDS, operands)
+
+
+def merged_run(op: Operation) -> int:
+    """Return the run of a whole kernel row of a convolution."""
+    return op.conv.kernel_size[1] * op.inputs[0].maps[0]
+
+
+def _without_slots(operands: Operands) -> Operands:
+    return {name: 0 if isinstance(value, Place) else value for name, value in operands.items()}
+
+
+def _cut(rows: int, multiple: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of about so many blocks of rows, each a multiple of a number that divides rows."""
+    units = rows // multiple
+    pieces = min(pieces, units)
+    yield from pairwise(multiple * (units * i // pieces) for i in range(pieces + 1))
+
+
+def _residues(op: Operation) -> Iterator[tuple[Residue, Residue]]:
+    """Yield the residues of rows and columns of a convolution's input."""
+    conv = op.conv
+    axes = [
+        residues(n, k, s, d, front)
+        for n, k, s, d, (front, _) in zip(
+            op.inputs[0].maps[1:], conv.kernel_size, conv.stride, conv.dilation, op.padding, strict=True
+        )
+    ]
+    for rows in axes[0]:
+        for columns in axes[1]:
+            yield rows, columns
+
+
+def _data_reach(op: Operation) -> Border:
+    """Return how far the data gradient of a convolution reads beyond the gradient of its output."""
+    top = left = bottom = right = 0
+    for rows, columns in _residues(op):
+        for _, place in rows.cells:
+            top, bottom = max(top, -place), max(bottom, place + rows.count - op.output.maps[1])
+        for _, place in columns.cells:
+            left, right = max(left, -place), max(right, place + columns.count - op.output.maps[2])
+    return top, left, bottom, right
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """Return the kernel of an optimizer, one of update.KINDS."""
+    if type(optimizer) is optim.SGD:
+        return "nesterov" if optimizer.nesterov else "momentum" if optimizer.momentum else "sgd"
+    if type(optimizer) is optim.RMSprop:
+        return "rmsprop_momentum" if optimizer.momentum else "rmsprop"
+    if type(optimizer) in (optim.Adam, optim.AdamW):
+        return "adamw" if type(optimizer) is optim.AdamW else "adam"
+    raise EngineError(
+        f'the engine "compiled" has no kernel for the optimizer {optimizer!r}; the engine "reference" runs any'
+    )
+
+
+def _numbers(optimizer: Optimizer) -> Operands:
+    """Return an optimizer's numbers as the kernels want them."""
+    beta1, beta2 = getattr(optimizer, "betas", (0.0, getattr(optimizer, "alpha", 0.0)))
+    return {
+        "decay": optimizer.weight_decay,
+        "momentum": getattr(optimizer, "momentum", 0.0),
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": getattr(optimizer, "eps", 0.0),
+        "clip": math.inf if optimizer.clip_norm is None else optimizer.clip_norm,
+        "layer_clip": math.inf if optimizer.clip_layer_norm is None else optimizer.clip_layer_norm,
+    }

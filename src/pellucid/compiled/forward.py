@@ -1,0 +1,441 @@
+"""The forward pass as instructions; one method for each kind of operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid import nn
+from pellucid.compiled.graph import Operation
+from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm, pointwise, pool, pooled
+from pellucid.compiled.layout import Place, Slot
+from pellucid.compiled.lowering import Lowering, merges
+from pellucid.compiled.program import Operands, Program
+from pellucid.compiled.tiles import cpu, image_tile, lanes_for, window_tile
+from pellucid.errors import EngineError
+from pellucid.shapes import adaptive_regions, adaptive_size, pool_padding
+
+
+class Forward(Lowering):
+    """Emits the forward pass."""
+
+    def lower(self) -> Program:
+        """Return the program that computes outputs."""
+        self.lower_forward()
+        slot = self.slots[self.graph.output]
+        self.emit("write outputs", edges.write_outputs(), edge(slot))
+        self.close("predict")
+        return self.finish()
+
+    def lower_forward(self) -> None:
+        """Emit instructions from reading the images to the network's output."""
+        slot = self.slots[self.graph.input]
+        self.emit("read images", edges.read_images(), edge(slot))
+        for op in self.graph.operations:
+            self.program.cost += op.cost
+            getattr(self, f"_{op.kind}")(op)
+
+    def _ends(self, op: Operation) -> tuple[Slot, Slot]:
+        return self.slots[op.inputs[0]], self.slots[op.output]
+
+    # Convolutions and dense layers
+
+    def windows(self, op: Operation, x: Slot, split: bool) -> Windows:
+        """Return where a convolution's windows lie in a slot.
+
+        Args:
+            op: A convolution.
+            x: Its input.
+            split: Whether each kernel cell is a tap, even where a row of them is one run.
+        """
+        conv, channels = op.conv, x.channels
+        (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
+        (top, _), (left, _) = op.padding
+        if merges(conv) and not split:
+            taps, run = [a * dh * x.down for a in range(kh)], kw * channels
+        else:
+            taps = [a * dh * x.down + b * dw * channels for a in range(kh) for b in range(kw)]
+            run = channels // conv.groups
+        first = x.place(-top, -left)
+        return Windows(
+            first, conv.stride[0] * x.down, conv.stride[1] * channels, self.program.table(taps), len(taps), run
+        )
+
+    def _correlations(self, op: Operation, y: Place | None, y_down: int, maps: tuple[int, ...]) -> Iterator[Operands]:
+        """Yield the operands of a convolution's forward pass, one for each group.
+
+        Args:
+            op: A convolution.
+            y: Where its output begins; None for the start of scratch.
+            y_down: Step to the output's next row.
+            maps: (C, H, W) of its output.
+        """
+        conv, matrix = op.conv, self.matrix(op)
+        windows, bias = self.windows(op, self.slots[op.inputs[0]], split=False), self.vector(conv, "bias")
+        copied = op.kind == "conv_pool" and matrix.copy >= 0
+        outputs = maps[0] // conv.groups
+        for g in range(conv.groups):
+            of_group = g * matrix.taps // conv.groups * matrix.rows * matrix.width
+            yield {
+                **windows.operands(g),
+                "y": 0 if y is None else y + g * outputs,
+                "y_down": y_down,
+                "y_right": maps[0],
+                "rows": maps[1],
+                "columns": maps[2],
+                "weights": matrix.copy if copied else matrix.start + of_group,
+                "width": matrix.copy_width if copied else matrix.width,
+                "from_copies": int(copied),
+                "bias": bias + g * outputs if op.has_bias else bias,
+                "channels": outputs,
+                "relu": int(op.relu and op.kind == "conv"),
+            }
+
+    def _conv(self, op: Operation) -> None:
+        y = self.slots[op.output]
+        kernel = correlate.correlate(*window_tile(y.columns, y.channels // op.conv.groups))
+        for operands in self._correlations(op, y.place(), y.down, y.maps):
+            self.emit(op.title, kernel, operands)
+
+    def _conv_pool(self, op: Operation) -> None:
+        y, maps = self.slots[op.output], op.convolved
+        channels, _, columns = maps
+        places = self.places[op] = self.new_slot(f"places of {op.path}", (-(-math.prod(y.maps) // 4), 1, 1))
+        self.program.scratch = max(self.program.scratch, math.prod(maps) + 64)
+        (convolution,) = self._correlations(op, None, columns * channels, maps)
+        pooling = self.pooling(op.pool, maps, columns * channels, y)
+        pooling |= {"x": 0, "places": places.corner, "relu": int(op.relu)}
+        tile = window_tile(columns, channels)
+        parts: Operands = {
+            "correlate": self.part(op.title, correlate.correlate(*tile), convolution),
+            "pool": self.part(op.title, pool.max_pool(lanes_for(channels), False), pooling),
+        }
+        self.emit(op.title, pooled.correlate_pool(*tile, lanes_for(channels)), parts)
+
+    def _depthwise(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        matrix, windows = self.matrix(op), self.windows(op, x, split=True)
+        operands = windows.operands() | {
+            "y": y.place(),
+            "y_down": y.down,
+            "y_right": y.channels,
+            "rows": y.rows,
+            "columns": y.columns,
+            "channels": y.channels,
+            "weight_rows": self.program.table(list(range(windows.tap_count))),
+            "weights": matrix.start,
+            "width": matrix.width,
+            "bias": self.vector(op.conv, "bias"),
+            "relu": int(op.relu),
+            "adds": 0,
+        }
+        del operands["run"]
+        self.emit(op.title, depthwise.depthwise(lanes_for(y.channels)), operands)
+
+    def _linear(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        matrix = self.matrix(op)
+        operands = self.dense(x, y, matrix.rows, y.channels) | {
+            "weights": matrix.start,
+            "width": matrix.width,
+            "from_copies": 0,
+            "bias": self.vector(op.layer, "bias"),
+            "relu": int(op.relu),
+        }
+        self.emit(op.title, correlate.dense(*image_tile(y.channels)), operands)
+
+    def dense(self, x: Slot, y: Slot, run: int, channels: int) -> Operands:
+        """Return the operands of a dense layer that say what it reads and writes."""
+        return {
+            "x": x.place(),
+            "x_down": 0,
+            "x_right": 0,
+            "y": y.place(),
+            "y_down": 0,
+            "y_right": 0,
+            "rows": 1,
+            "columns": 1,
+            "taps": self.program.table([0]),
+            "tap_count": 1,
+            "run": run,
+            "channels": channels,
+        }
+
+    # Pooling
+
+    def _max_pool(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        wide, count = is_wide(op.layer), math.prod(y.maps)
+        self.places[op] = self.new_slot(f"places of {op.path}", (count if wide else -(-count // 4), 1, 1))
+        operands = self.pooling(op.layer, x.maps, x.down, y) | {"x": x.place(), "places": self.places[op].corner}
+        self.emit(op.title, pool.max_pool(lanes_for(y.channels), wide), operands)
+
+    def _mean_pool(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        operands = self.pooling(op.layer, x.maps, x.down, y) | {"x": x.place(), "places": 0}
+        self.emit(op.title, pool.mean_pool(lanes_for(y.channels)), operands)
+
+    def pooling(self, layer: nn.Layer | None, maps: tuple[int, ...], down: int, y: Slot) -> Operands:
+        """Return the operands of a pooling but for x and places.
+
+        Args:
+            layer: The pooling layer.
+            maps: (C, H, W) of what it reads.
+            down: Step to the next row of what it reads.
+            y: Slot that it writes.
+        """
+        channels, height, width = maps
+        rows, columns = bounds(layer, (height, width), (y.rows, y.columns))
+        origins = [top * down + left * channels for top in rows.starts for left in columns.starts]
+        cells = [i * down + j * channels for i in range(rows.span) for j in range(columns.span)]
+        table = self.program.table
+        return {
+            "x_down": down,
+            "x_right": channels,
+            "y": y.place(),
+            "y_down": y.down,
+            "y_right": y.channels,
+            "rows": y.rows,
+            "columns": y.columns,
+            "channels": channels,
+            "tops": table(rows.starts),
+            "bottoms": table(rows.stops),
+            "lefts": table(columns.starts),
+            "rights": table(columns.stops),
+            "row_counts": table(rows.counts),
+            "column_counts": table(columns.counts),
+            "origins": table(origins),
+            "cells": table(cells),
+            "span": columns.span,
+            "relu": 0,
+            "map_rows": height,
+            "map_length": width * channels,
+        }
+
+    # Batch norm
+
+    def _norm(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        layer = op.layer
+        if not isinstance(layer, nn.BatchNorm2d):
+            raise EngineError(f"{op.title} is no batch norm")
+        lanes, channels = lanes_for(x.channels), x.channels
+        blank = np.zeros(channels, dtype=np.float32)
+        operands: Operands = {
+            "x": x.place(),
+            "x_down": x.down,
+            "y": y.place(),
+            "y_down": y.down,
+            "dy": 0,
+            "dy_down": 0,
+            "dx": 0,
+            "dx_down": 0,
+            "rows": x.rows,
+            "columns": x.columns,
+            "channels": channels,
+            "weight": self.vector(layer, "weight", missing=1.0),
+            "bias": self.vector(layer, "bias"),
+            "affine": int(layer.affine),
+            "mean": self.constants(blank) if self.training else self.state(layer, "running_mean"),
+            "running_mean": self.state(layer, "running_mean"),
+            "running_var": self.state(layer, "running_var"),
+            "count": self.state(layer, "num_batches_tracked"),
+            "sums": self.new_slot(f"sums of {op.path}", (2 * channels, 1, 1)).corner if self.training else 0,
+            "relu": int(op.relu),
+            "adds": 0,
+            "eps": layer.eps,
+            "momentum": -1.0 if layer.momentum is None else layer.momentum,
+            **{name: self.constants(blank) for name in ("scale", "inverse", "share", "slope", "var")},
+        }
+        if self.training:
+            self.norms[op] = operands
+            self.emit(op.title, norm.moments(lanes), operands)
+            self.close("forward")
+            self.over_channels(f"statistics of {op.path}", norm.combine_moments(), channels, operands)
+        else:
+            scale = self.constants(blank)
+            operands["scale"] = scale
+            weight, var = self.vector(layer, "weight", missing=1.0), self.state(layer, "running_var")
+            self.program.scales.append((scale, weight, var, channels, layer.eps))
+        self.emit(op.title, norm.normalize(lanes), operands)
+
+    # Number by number
+
+    def _activation(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, pointwise.activation(op.kind), self.pointwise(x, x, y, op))
+
+    _relu = _leaky_relu = _sigmoid = _tanh = _activation
+
+    def pointwise(self, a: Slot, b: Slot, y: Slot, op: Operation | None = None) -> Operands:
+        """Return the operands of y = f(a, b).
+
+        Args:
+            a: First input.
+            b: Second input.
+            y: Output.
+            op: Gives ReLU, the slope or the share that is dropped.
+        """
+        layer = None if op is None else op.layer
+        p = layer.p if isinstance(layer, nn.Dropout) else 0.0
+        return {
+            "a": a.place(),
+            "a_down": a.down,
+            "b": b.place(),
+            "b_down": b.down,
+            "y": y.place(),
+            "y_down": y.down,
+            "rows": y.rows,
+            "length": y.columns * y.channels,
+            "channels": y.channels,
+            "key": self.program.dropouts.index(op.number) if op is not None and isinstance(layer, nn.Dropout) else 0,
+            "p": p,
+            "scale": 1.0 / (1.0 - p) if p < 1 else 0.0,
+            "slope": layer.negative_slope if isinstance(layer, nn.LeakyReLU) else 0.0,
+        }
+
+    def _dropout(self, op: Operation) -> None:
+        if self.training:
+            x, y = self._ends(op)
+            self.program.dropouts.append(op.number)
+            self.emit(op.title, pointwise.dropout(), self.pointwise(x, x, y, op))
+
+    def _add(self, op: Operation) -> None:
+        a, b = (self.slots[v] for v in op.inputs)
+        self.emit(op.title, pointwise.add_maps(cpu()[0], op.relu), self.pointwise(a, b, self.slots[op.output], op))
+
+    def _flatten(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        if x is not y:
+            self.emit(op.title, pointwise.copy_map(cpu()[0]), self.pointwise(x, x, y))
+
+    def _reorder(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, edges.reorder(False), {**edge(x), "vector": y.place()})
+
+    def _softmax(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, losses.softmax(), self.softmax(op, x, y))
+
+    def softmax(self, op: Operation, x: Slot, y: Slot) -> Operands:
+        """Return the operands of softmax from one slot to another."""
+        layer, shape = op.layer, op.output.shape
+        if not isinstance(layer, nn.Softmax):
+            raise EngineError(f"{op.title} is no softmax")
+        axis = layer.dim - 1 if layer.dim > 0 else len(shape) + layer.dim
+        if len(shape) == 3:
+            lengths = (x.channels, x.rows, x.columns)
+            steps = [(1, s.down, s.channels) for s in (x, y)]
+            outer, inner = ((1, 2), (0, 2), (0, 1))[axis]
+        else:  # one axis, or axes whose numbers stand in their usual order
+            before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+            lengths = (shape[axis], before, after)
+            steps = [(after, after * shape[axis], 1)] * 2
+            axis, outer, inner = 0, 1, 2
+        (x_steps, y_steps) = steps
+        return {
+            "x": x.place(),
+            "y": y.place(),
+            "size": lengths[axis],
+            "outer": lengths[outer],
+            "inner": lengths[inner],
+            "x_step": x_steps[axis],
+            "x_outer": x_steps[outer],
+            "x_inner": x_steps[inner],
+            "y_step": y_steps[axis],
+            "y_outer": y_steps[outer],
+            "y_inner": y_steps[inner],
+        }
+
+
+def edge(slot: Slot) -> Operands:
+    """Return the operands of reading or writing a map."""
+    return {
+        "map": slot.place(),
+        "down": slot.down,
+        "rows": slot.rows,
+        "columns": slot.columns,
+        "channels": slot.channels,
+    }
+
+
+def is_wide(layer: nn.Layer | None) -> bool:
+    """Whether a pooling's windows have more cells than a byte can number."""
+    return isinstance(layer, nn.MaxPool2d) and math.prod(layer.kernel_size) >= pool.DEAD
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where a convolution's windows lie in a frame; see kernels.correlate.
+
+    Attributes:
+        first: Where the first window begins, before the taps.
+        down, right: Steps to the next row of windows, to the next window.
+        taps, tap_count: Table of taps.
+        run: Numbers read at each.
+    """
+
+    first: Place
+    down: int
+    right: int
+    taps: int
+    tap_count: int
+    run: int
+
+    def operands(self, group: int = 0) -> Operands:
+        """Return what kernels want to know of them, for one group of channels."""
+        return {
+            "x": self.first + group * self.run,
+            "x_down": self.down,
+            "x_right": self.right,
+            "taps": self.taps,
+            "tap_count": self.tap_count,
+            "run": self.run,
+        }
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The windows of a pooling along one axis, clipped to the map.
+
+    Attributes:
+        starts, stops: Of each window.
+        counts: By what a mean divides: padding counts, what ceil_mode adds beyond it does not.
+    """
+
+    starts: list[int]
+    stops: list[int]
+    counts: list[int]
+
+    @property
+    def span(self) -> int:
+        """Length of the longest window."""
+        return max(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
+
+
+def bounds(layer: nn.Layer | None, size: tuple[int, int], out: tuple[int, int]) -> tuple[Bounds, Bounds]:
+    """Return the windows of a pooling along both axes.
+
+    Args:
+        layer: A pooling layer.
+        size: (H, W) of its input.
+        out: (H, W) of its output.
+    """
+    axes = []
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        for n, o in zip(size, adaptive_size(layer.output_size, size), strict=True):
+            regions = adaptive_regions(n, o)
+            lengths = [r.stop - r.start for r in regions]
+            axes.append(Bounds([r.start for r in regions], [r.stop for r in regions], lengths))
+    elif isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
+        sides = pool_padding(layer.padding, layer.kernel_size)
+        for n, o, k, s, (front, back) in zip(size, out, layer.kernel_size, layer.stride, sides, strict=True):
+            starts = [i * s - front for i in range(o)]
+            stops, counts = [min(n, a + k) for a in starts], [min(a + k, n + back) - a for a in starts]
+            axes.append(Bounds([max(0, a) for a in starts], stops, counts))
+    else:
+        raise EngineError(f"{layer!r} is no pooling")
+    return axes[0], axes[1]

@@ -1,0 +1,1 @@
+"""The kernels, by what they compute. Each file begins with the records of its operands."""

@@ -1,0 +1,185 @@
+"""Windows times weights: the forward pass and data gradient of convolutions and dense layers are one computation.
+
+    y[r, c, n] = b[n] + sum over taps t, numbers k of a run: x[r, c; t, k] w[t, k, n]
+
+In a map stored (H, W, C), neighboring channels and neighboring columns lie side by side, so a row of a filter reads
+one contiguous **run** of numbers; a **tap** is the place where a run begins, relative to the window's first number:
+
+| computes                        | taps                       | run         | n           |
+|---------------------------------|----------------------------|-------------|-------------|
+| convolution, dilation 1         | kernel rows                | kw C        | filter      |
+| convolution, dilated or grouped | kernel cells               | C / groups  | filter      |
+| data gradient of a convolution  | rows of the flipped kernel | kw filters  | channel     |
+| dense layer (and its gradient)  | one                        | all inputs  | output      |
+
+The data gradient of a strided convolution is one such computation for each residue of the input's rows and columns,
+since cells of one residue meet the same kernel cells. A dense layer has one window, so there images take the place
+of columns.
+
+The slow equivalent, for one image:
+
+    for r in range(rows):
+        for c in range(columns):
+            for n in range(channels):
+                total = bias[n]
+                for t in range(tap_count):
+                    for k in range(run):
+                        total += x[r x_down + c x_right + tap[t] + k] w[t run + k, n]
+                y[r y_down + c y_right + n] = max(total, 0) if relu else total
+
+It is fast because P columns times V vectors of channels stay in registers over the whole sum: of every number that is
+loaded, x serves V multiplications and w serves P. Every sum runs in the same order whatever the tile, so an output
+has the same bits in any batch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import carray
+
+from pellucid.compiled.kernel import Kernel, inline
+from pellucid.compiled.records import Record
+from pellucid.compiled.simd import at, floats, ints, outer, relu, repeat, store, store_part
+
+CORRELATE = Record(
+    "Correlate",
+    """Operands of a correlation. Offsets count from the frame's start, steps in numbers.
+
+    x, y: Where the first window begins (before the taps), and where its first output goes.
+    x_down, x_right, y_down, y_right: Steps from one row of outputs to the next, and from one column to the next.
+    rows, columns: Outputs of one image; dense layers have one row, and the images of the work as columns.
+    taps, tap_count, run: Where the table of taps begins, how many there are, numbers read at each.
+    weights, width: Where w begins, and the distance of its rows: (tap_count run, width).
+    from_copies: Whether w lies among the transposed copies.
+    bias: Where b lies among the parameters.
+    channels: Outputs n of each window.
+    relu: Whether negative outputs become 0.
+    """,
+    "x y x_down x_right y_down y_right rows columns taps tap_count run weights width from_copies bias channels relu",
+)
+
+
+@cache
+def window_sums(columns: int, vectors: int, lanes: int) -> Any:
+    """Return the inlined function that computes one tile: the windows of some columns times some channels.
+
+    Args:
+        columns: P, windows side by side.
+        vectors: V, vectors of channels.
+        lanes: L, of a vector.
+    """
+    P, V, L = columns, vectors, lanes
+
+    @inline
+    def tile(op, taps, x, x_right, w, b, y, y_right, left):
+        t = repeat(P, V, L, b)
+        run, width = op.run, op.width
+        for tap in range(op.tap_count):
+            window = at(x, taps[tap])
+            for k in range(run):
+                t = outer(t, P, at(window, k), x_right, w)
+                w = at(w, width)
+        if op.relu:
+            t = relu(t)
+        if left >= V * L:
+            store(t, P, y, y_right)
+        else:
+            store_part(t, P, y, y_right, left)
+
+    return tile
+
+
+@cache
+def correlate_map(columns: int, vectors: int, lanes: int) -> Any:
+    """Return the inlined function correlate(op, work, x, y, y_down, y_right) for the windows of one image.
+
+    Args:
+        columns: P, windows side by side; at most as many as the map has.
+        vectors: V, vectors of channels.
+        lanes: L, of a vector.
+    """
+    P, V, L = columns, vectors, lanes
+    tile = window_sums(P, V, L)
+
+    @inline
+    def correlate(op, work, x, y, y_down, y_right):
+        taps = at(ints(work.tables), op.taps)
+        w = at(floats(work.copies if op.from_copies else work.weights), op.weights)
+        b = at(floats(work.weights), op.bias)
+        rows, columns, channels, x_down, x_right = op.rows, op.columns, op.channels, op.x_down, op.x_right
+        for n in range(0, channels, V * L):
+            for row in range(rows):
+                from_row, to_row = at(x, row * x_down), at(y, row * y_down + n)
+                for start in range(0, columns, P):
+                    # The last tile goes back and computes some columns again, to the same values.
+                    column = min(start, columns - P)
+                    tile(
+                        op,
+                        taps,
+                        at(from_row, column * x_right),
+                        x_right,
+                        at(w, n),
+                        at(b, n),
+                        at(to_row, column * y_right),
+                        y_right,
+                        channels - n,
+                    )
+
+    return correlate
+
+
+@cache
+def correlate(columns: int, vectors: int, lanes: int) -> Kernel:
+    """Return the kernel of convolutions and their data gradients.
+
+    Args:
+        columns: P, windows side by side; at most as many as the map has.
+        vectors: V, vectors of channels.
+        lanes: L, of a vector.
+    """
+    one_map = correlate_map(columns, vectors, lanes)
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        for image in range(work.first, work.last):
+            frame = at(floats(work.frames), image * work.frame)
+            one_map(op, work, at(frame, op.x), at(frame, op.y), op.y_down, op.y_right)
+
+    return Kernel(f"correlate[{columns}x{vectors}x{lanes}]", CORRELATE, body)
+
+
+@cache
+def dense(images: int, vectors: int, lanes: int) -> Kernel:
+    """Return the kernel of dense layers and their data gradients.
+
+    Args:
+        images: P, images side by side.
+        vectors: V, vectors of outputs.
+        lanes: L, of a vector.
+    """
+    P, V, L = images, vectors, lanes
+    several, single = window_sums(P, V, L), window_sums(1, V, L)
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        taps, step, count = at(ints(work.tables), op.taps), work.frame, work.last - work.first
+        frames = at(floats(work.frames), work.first * step)
+        x, y = at(frames, op.x), at(frames, op.y)
+        w = at(floats(work.copies if op.from_copies else work.weights), op.weights)
+        b = at(floats(work.weights), op.bias)
+        for n in range(0, op.channels, V * L):
+            left = op.channels - n
+            image = 0
+            while image < count:
+                start = at(x, image * step)
+                target = at(y, image * step + n)
+                if image + P <= count:
+                    several(op, taps, start, step, at(w, n), at(b, n), target, step, left)
+                    image += P
+                else:
+                    single(op, taps, start, step, at(w, n), at(b, n), target, step, left)
+                    image += 1
+
+    return Kernel(f"dense[{images}x{vectors}x{lanes}]", CORRELATE, body)

@@ -1,0 +1,371 @@
+"""What both ways of the translation share: slots for values, the engine's layout of parameters, instructions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid import nn
+from pellucid._types import Array
+from pellucid.compiled.graph import Graph, Operation, Value
+from pellucid.compiled.kernel import Kernel
+from pellucid.compiled.kernels import update
+from pellucid.compiled.layout import Border, Place, Slot, columns_padded
+from pellucid.compiled.program import Instruction, Operands, Program, Stage, Task
+from pellucid.compiled.tiles import cpu, lanes_for, padded
+from pellucid.errors import EngineError
+from pellucid.nn import Layer, Network
+
+# Kernels may read this many numbers behind the end of a parameter.
+_BEHIND = 128
+
+
+@dataclass(eq=False)
+class Matrix:
+    """A parameter in the engine's layout: (taps, rows, width), of whose width columns are in use.
+
+    Attributes:
+        start: Where it begins.
+        taps, rows, columns, width: Its shape.
+        copy: Where its transposed copy begins, (taps, columns, copy_width); -1 without one.
+        copy_width: Length of the copy's rows.
+        order: Table: which tap of the copy each tap becomes.
+    """
+
+    start: int
+    taps: int
+    rows: int
+    columns: int
+    width: int
+    copy: int = -1
+    copy_width: int = 0
+    order: int = 0
+
+
+class Lowering:
+    """Slots, parameters and instructions of a program in the making.
+
+    Args:
+        graph: Of the network.
+        network: Built.
+        training: Whether the way back will follow.
+    """
+
+    def __init__(self, graph: Graph, network: Network, training: bool) -> None:
+        self.graph, self.network, self.training = graph, network, training
+        self.program = Program()
+        self.producer = {op.output: op for op in graph.operations}
+        self.slots: dict[Value, Slot] = {}
+        self.matrices: dict[int, Matrix] = {}
+        self.norms: dict[Operation, Operands] = {}
+        self.places: dict[Operation, Slot] = {}
+        self._vectors: dict[tuple[int, str], int] = {}
+        self._states: dict[tuple[int, str], int] = {}
+        self._paths = {id(leaf): path for path, leaf in reversed(list(network.leaves()))}
+        self._places = network.unflatten(np.arange(network.flat_parameters.size))
+        self._state_places, start = {}, 0
+        for name, array in network.named_buffers().items():
+            self._state_places[name] = np.arange(start, start + array.size)
+            start += array.size
+        self._now = 0
+        self._instructions: list[Instruction] = []
+        widest = max(math.prod(v.maps) for v in [graph.input, *self.producer])
+        self.nothing = self.program.parameters.add(np.full(widest + _BEHIND, -1))
+        self._make_slots()
+
+    def finish(self) -> Program:
+        """Return the finished program."""
+        for matrix in self.matrices.values():
+            if matrix.copy >= 0:
+                self.program.refresh.tasks.append(Task([self.transpose(matrix)], 0, matrix.rows))
+        self.program.parameters.finish(_BEHIND)
+        self.program.vectors.finish(_BEHIND)
+        self.program.finish()
+        return self.program
+
+    # Slots
+
+    def _make_slots(self) -> None:
+        """Make a slot for each value; some take the memory of the value that they are made from."""
+        graph = self.graph
+        for value in [graph.input, *self.producer]:
+            op = self.producer.get(value)
+            if op is not None and (
+                (op.kind == "add" and self._is_only_summed(op.inputs[0]))
+                or (op.kind == "dropout" and not self.training)
+                or (op.kind == "flatten" and not any(self._border(op.inputs[0])))
+            ):
+                self.slots[value] = self.slots[op.inputs[0]]
+            else:
+                self.slots[value] = self.new_slot(op.title if op is not None else "input", value.maps)
+            self.slots[value].widen(self._border(value))
+
+    def _border(self, value: Value) -> Border:
+        """Return the border that the convolutions that read a value need, whatever else it shares memory with."""
+        wanted = Slot("", value.maps)
+        for op in self.graph.consumers(value):
+            if op.kind in ("conv", "conv_pool", "depthwise"):
+                wanted.widen(reach(op))
+            elif op.kind == "dropout" and not self.training:
+                wanted.widen(self._border(op.output))
+        return wanted.border
+
+    def _is_only_summed(self, value: Value) -> bool:
+        """Whether nobody but one sum needs the value, not even the way back of what made it."""
+        maker = self.producer.get(value)
+        plain = maker is not None and maker.kind in ("conv", "linear", "depthwise", "norm") and not maker.relu
+        return plain and len(self.graph.consumers(value)) == 1
+
+    def new_slot(self, name: str, maps: tuple[int, int, int], border: Border = (0, 0, 0, 0)) -> Slot:
+        """Return a new slot of the frame.
+
+        Args:
+            name: For the debug view.
+            maps: (C, H, W).
+            border: Top, left, bottom, right.
+        """
+        slot = Slot(name, maps, border)
+        self.program.slots.append(slot)
+        return slot
+
+    # Instructions
+
+    def make(self, title: str, kernel: Kernel, number: int, operands: Operands) -> Instruction:
+        """Return an instruction, and note that it uses its slots.
+
+        Args:
+            title: For the debug view.
+            kernel: What runs.
+            number: When, in the order of instructions.
+            operands: By field name.
+        """
+        for value in operands.values():
+            if isinstance(value, Place):
+                value.slot.use(number)
+        return Instruction(kernel, operands, title)
+
+    def part(self, title: str, kernel: Kernel, operands: Operands) -> Instruction:
+        """Return an instruction that is an operand of the next one."""
+        return self.make(title, kernel, self._now + 1, operands)
+
+    def emit(self, title: str, kernel: Kernel, operands: Operands) -> None:
+        """Append an instruction to the stage over images.
+
+        Args:
+            title: For the debug view.
+            kernel: What runs.
+            operands: By field name.
+        """
+        self._now += 1
+        self._instructions.append(self.make(title, kernel, self._now, operands))
+
+    def close(self, title: str, judges: bool = False) -> None:
+        """End the stage over images.
+
+        Args:
+            title: For the debug view.
+            judges: Whether the loss is known afterwards.
+        """
+        if self._instructions:
+            self.program.stages.append(Stage(title, instructions=self._instructions, judges=judges))
+        self._instructions = []
+
+    def over_channels(self, title: str, kernel: Kernel, channels: int, operands: Operands) -> None:
+        """Add a stage whose tasks are blocks of channels.
+
+        Args:
+            title: For the debug view.
+            kernel: What runs.
+            channels: How many.
+            operands: By field name.
+        """
+        self._now += 1
+        instruction = self.make(title, kernel, self._now, operands)
+        tasks = [Task([instruction], first, min(first + 16, channels)) for first in range(0, channels, 16)]
+        self.program.stages.append(Stage(title, tasks=tasks))
+
+    # Parameters
+
+    def vector(self, layer: Layer | None, name: str, missing: float = 0.0) -> int:
+        """Return where a vector parameter lies; where the layer has none, where a constant vector stands for it.
+
+        Args:
+            layer: Whose.
+            name: "weight" or "bias".
+            missing: The constant.
+        """
+        key = (id(layer), name)
+        if key not in self._vectors:
+            source = None if layer is None else self._source(layer, name)
+            if source is not None:
+                self._vectors[key] = self.program.parameters.add(source)
+            elif missing == 0.0:
+                self._vectors[key] = self.nothing
+            else:
+                length = layer.num_features if isinstance(layer, nn.BatchNorm2d) else 0
+                self._vectors[key] = self.program.parameters.add(np.full(length, -1), missing)
+        return self._vectors[key]
+
+    def state(self, layer: Layer, name: str) -> int:
+        """Return where a buffer of the network lies among the vectors."""
+        key = (id(layer), name)
+        if key not in self._states:
+            self._states[key] = self.program.vectors.add(self._state_places[self._name(layer, name)])
+        return self._states[key]
+
+    def constants(self, values: Array) -> int:
+        """Return where a vector of constants lies among the vectors."""
+        return self.program.vectors.add(np.full(len(values), -1), values)
+
+    def _name(self, layer: Layer, name: str) -> str:
+        path = self._paths[id(layer)]
+        return f"{path}.{name}" if path else name
+
+    def _source(self, layer: Layer, name: str) -> Array | None:
+        """Return where the network's flat array has a parameter, in the parameter's shape."""
+        return self._places.get(self._name(layer, name))
+
+    def matrix(self, op: Operation) -> Matrix:
+        """Return the weight of an operation's layer, laid out when first asked for.
+
+        A layer whose input needs a gradient gets its transposed copy in training, for the data gradient; a convolution
+        with pooling gets one in training for the forward pass.
+
+        Args:
+            op: A convolution or dense layer.
+        """
+        layer = op.layer
+        source = None if layer is None else self._source(layer, "weight")
+        if layer is None or source is None:
+            raise EngineError(f"{op.title} has no weight")
+        needs_copy = self.training and any(
+            o.kind == "conv_pool" or o.inputs[0].needs_gradient for o in self.graph.operations if o.layer is layer
+        )
+        if id(layer) not in self.matrices:
+            self.matrices[id(layer)] = self._lay_out(op, source, needs_copy)
+        return self.matrices[id(layer)]
+
+    def _lay_out(self, op: Operation, source: Array, needs_copy: bool) -> Matrix:
+        if isinstance(op.layer, nn.Linear):
+            places = source.reshape(-1, *op.inputs[0].maps).transpose(2, 3, 1, 0)
+            return self._add_matrix(places.reshape(1, -1, len(source)), [0] if needs_copy else None)
+        conv = op.conv
+        out, inner, kh, kw = source.shape
+        if op.kind == "depthwise":
+            return self._add_matrix(source.transpose(2, 3, 1, 0).reshape(1, kh * kw, out), None)
+        if op.kind == "conv_pool" and self.training:
+            rows = source.transpose(2, 0, 3, 1).reshape(kh, out, kw * inner)
+            return self._add_matrix(rows, list(range(kh)))
+        groups = conv.groups
+        cells = source.reshape(groups, out // groups, inner, kh, kw).transpose(0, 3, 4, 2, 1)
+        if needs_copy:
+            order = [g * kh * kw + tap for g in range(groups) for tap in flipped_order(conv)]
+            return self._add_matrix(cells.reshape(groups * kh * kw, inner, out // groups), order)
+        if merges(conv):
+            return self._add_matrix(cells.reshape(kh, kw * inner, out), None)
+        return self._add_matrix(cells.reshape(groups * kh * kw, inner, out // groups), None)
+
+    def _add_matrix(self, places: Array, order: list[int] | None) -> Matrix:
+        taps, rows, columns = places.shape
+        width = padded(columns, lanes_for(columns))
+        start = self.program.parameters.add(columns_padded(places, width))
+        matrix = Matrix(start, taps, rows, columns, width)
+        if order is not None:
+            matrix.copy_width = padded(rows, lanes_for(rows))
+            matrix.copy, matrix.order = self.program.copies, self.program.table(order)
+            self.program.copies += padded(taps * columns * matrix.copy_width, 16)
+        return matrix
+
+    def transpose(self, matrix: Matrix) -> Instruction:
+        """Return the instruction that brings rows of a matrix into its copy."""
+        return Instruction(
+            update.transposed(cpu()[0]),
+            {
+                "weights": matrix.start,
+                "taps": matrix.taps,
+                "rows": matrix.rows,
+                "columns": matrix.columns,
+                "width": matrix.width,
+                "copy": matrix.copy,
+                "copy_width": matrix.copy_width,
+                "order": matrix.order,
+            },
+            "transpose",
+        )
+
+
+def merges(layer: nn.Conv2d) -> bool:
+    """Whether a row of the kernel reads one contiguous run of the input."""
+    return layer.groups == 1 and layer.dilation[1] == 1
+
+
+def reach(op: Operation) -> Border:
+    """Return how far the windows of a convolution reach beyond its input: top, left, bottom, right."""
+    conv, sides = op.conv, op.padding
+    out = op.convolved or op.output.maps
+    ends = [
+        max(0, (o - 1) * s + d * (k - 1) - front - (n - 1))
+        for o, s, d, k, (front, _), n in zip(
+            out[1:], conv.stride, conv.dilation, conv.kernel_size, sides, op.inputs[0].maps[1:], strict=True
+        )
+    ]
+    return sides[0][0], sides[1][0], ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class Residue:
+    """Rows (or columns) of a convolution's input that meet the same kernel cells: first, first + stride, ...
+
+    Attributes:
+        first: The first of them.
+        count: How many there are.
+        cells: Kernel cells, and for each the output that it reads for the first of them; ascending by output.
+    """
+
+    first: int
+    count: int
+    cells: tuple[tuple[int, int], ...]
+
+
+def residues(size: int, kernel: int, stride: int, dilation: int, front: int) -> list[Residue]:
+    """Return the residues of one axis: input i meets cell k at output (i + front - k dilation) / stride.
+
+    Args:
+        size: Of the input.
+        kernel: Cells.
+        stride: Step.
+        dilation: Distance of cells.
+        front: Zeros before the input.
+    """
+    found = []
+    for first in range(min(stride, size)):
+        cells = [
+            (k, (first + front - k * dilation) // stride)
+            for k in reversed(range(kernel))
+            if (first + front - k * dilation) % stride == 0
+        ]
+        found.append(Residue(first, -(-(size - first) // stride), tuple(cells)))
+    return found
+
+
+def flipped_order(layer: nn.Conv2d) -> list[int]:
+    """Return for each kernel cell (row by row) its place in the copy for the data gradient.
+
+    There the cells stand in the order in which the gradient reads them: by residue of rows, by residue of columns,
+    then flipped.
+
+    Args:
+        layer: A convolution.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    order, place = [0] * (kh * kw), 0
+    for rest_h in range(sh):
+        for rest_w in range(sw):
+            for a in reversed(range(kh)):
+                for b in reversed(range(kw)):
+                    if a * dh % sh == rest_h and b * dw % sw == rest_w:
+                        order[a * kw + b] = place
+                        place += 1
+    return order

@@ -1,0 +1,227 @@
+"""A program with its memory, and the threads that run it.
+
+Threads live as long as one call, which lasts about 50 ms in training: nothing is left behind, nothing breaks after a
+fork, and several callers do not meet. Starting one takes some 50 us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from pellucid._types import Array
+from pellucid.compiled.program import Program
+from pellucid.compiled.records import WORK
+from pellucid.compiled.runner import BEGIN, DONE, LEAVE, MEETING_SIZE, RUN, START, STEP, STOP, run_program
+from pellucid.nn import Network
+
+_SHORT = 0.02  # seconds for which a caller may be deaf to signals
+
+
+class Machine:
+    """A program with its memory.
+
+    Args:
+        program: Finished.
+        network: Whose parameters it works on.
+
+    Attributes:
+        weights, gradients, memory: Parameters, their gradients, two arrays of the optimizer; in the engine's layout.
+    """
+
+    def __init__(self, program: Program, network: Network) -> None:
+        self.program, self._network = program, network
+        self._version = -1
+        size = program.parameters.size
+        trained = size if program.loss is not None else 0
+        self.weights, self.gradients = _floats(size), _floats(trained)
+        self.memory = [_floats(trained), _floats(trained)]
+        self._vectors = _floats(program.vectors.size)
+        self._copies = _floats(program.copies + 256)
+        self._statistics = np.zeros(max(program.parts, 1))
+        self._frames, self._scratch = _floats(0), _floats(0)
+        self._losses, self._hits = np.zeros(0), np.zeros(0, dtype=np.int64)
+        self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
+        self._pause = _pause_address()
+        program.load()
+        self._loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(run_program().address)
+
+    def refresh(self) -> None:
+        """Take over the network's parameters and buffers where they have changed."""
+        network, program = self._network, self.program
+        if self._version == network.version:
+            return
+        self.weights[:] = program.parameters.pack(network.flat_parameters)
+        self._vectors[:] = program.vectors.pack(network.flat_buffers)
+        for scale, weight, var, channels, eps in program.scales:
+            inverse = 1 / np.sqrt(self._vectors[var : var + channels].astype(np.float64) + eps)
+            self._vectors[scale : scale + channels] = self.weights[weight : weight + channels] * inverse
+        self.run(np.zeros(1, dtype=STEP.dtype), threads=1, frames=0, stages=program.refresh_table)
+        self._version = network.version
+
+    def hand_over(self) -> None:
+        """Give the network the parameters and buffers that training has changed."""
+        network = self._network
+        with network.edit():
+            self.program.parameters.unpack(self.weights, network.flat_parameters)
+            self.program.vectors.unpack(self._vectors, network.flat_buffers)
+        self._version = network.version
+
+    def stop(self) -> None:
+        """Let a run end soon, without the step that it is in; so does the next one until go() is called."""
+        self._meeting[STOP] = 1
+
+    def go(self) -> None:
+        """Forget a stop."""
+        self._meeting[STOP] = 0
+
+    def run(
+        self,
+        steps: Array,
+        *,
+        threads: int,
+        frames: int,
+        group: int = 1,
+        own_frames: bool = False,
+        stages: Array | None = None,
+        images: Array | None = None,
+        targets: Array | None = None,
+        order: Array | None = None,
+        outputs: Array | None = None,
+        keys: Array | None = None,
+        seconds: float = 0.0,
+    ) -> tuple[Array, Array]:
+        """Run steps and return (loss, hits) of each that was finished.
+
+        Where it will take long, the caller only waits for the threads, so that it can hear signals.
+
+        Args:
+            steps: Table of steps.
+            threads: How many.
+            frames: How many must exist.
+            group: Images of a task.
+            own_frames: Whether each thread uses frames of its own.
+            stages: Table of stages; those of the program if None.
+            images: float32, C-contiguous.
+            targets: int64 or float32, C-contiguous.
+            order: int64, indices into images and targets.
+            outputs: float32, C-contiguous, written.
+            keys: uint64, one a dropout layer for each step.
+            seconds: About how long it will take.
+        """
+        program = self.program
+        largest = int(steps["batch"].max(initial=0))
+        if self._frames.size < frames * program.frame + 64:
+            self._frames = _floats(0)
+            self._frames = _floats(frames * program.frame + 64)
+        if self._losses.size < largest:
+            self._losses, self._hits = np.zeros(largest), np.zeros(largest, dtype=np.int64)
+        own_scratch = program.scratch + 64
+        if self._scratch.size < threads * own_scratch:
+            self._scratch = _floats(threads * own_scratch)
+        stages = program.stage_table if stages is None else stages
+        losses, hits = np.zeros(len(steps)), np.zeros(len(steps), dtype=np.int64)
+        stopped = self._meeting[STOP]
+        self._meeting[:] = 0
+        self._meeting[STOP] = stopped
+
+        runs = _records(
+            RUN,
+            threads,
+            {
+                "instructions": program.instruction_table,
+                "stages": stages,
+                "tasks": program.task_table,
+                "steps": steps,
+                "meeting": self._meeting,
+                "order": order,
+                "keys": keys,
+                "losses": losses,
+                "hits": hits,
+            },
+        )
+        runs["stage_count"], runs["step_count"], runs["pause"] = len(stages), len(steps), self._pause
+        runs["thread"], runs["threads"] = np.arange(threads), threads
+        runs["group"], runs["own_frames"] = group, int(own_frames)
+        works = _records(
+            WORK,
+            threads,
+            {
+                "frames": self._frames,
+                "weights": self.weights,
+                "gradients": self.gradients,
+                "memory1": self.memory[0],
+                "memory2": self.memory[1],
+                "copies": self._copies,
+                "buffers": self._vectors,
+                "tables": program.tables,
+                "statistics": self._statistics,
+                "scratch": self._scratch,
+                "images": images,
+                "targets": targets,
+                "outputs": outputs,
+                "losses": self._losses,
+                "hits": self._hits,
+            },
+        )
+        works["frame"] = program.frame
+        works["scratch"] += 4 * own_scratch * np.arange(threads)
+        if own_frames:
+            works["frames"] += 4 * program.frame * group * np.arange(threads)
+        alone, helpers = seconds < _SHORT, []
+        addresses = [(runs[t:].ctypes.data, works[t:].ctypes.data) for t in range(threads)]
+        try:
+            for number, pair in enumerate(addresses[int(alone) :]):
+                helpers.append(threading.Thread(target=self._loop, args=pair, name=f"pellucid-{number}"))
+                helpers[-1].start()
+            self._meeting[START] = BEGIN
+            if alone:
+                self._loop(*addresses[0])
+            for helper in helpers:
+                helper.join()
+        except BaseException:  # Ctrl-C, or no more threads to be had
+            self.stop()
+            if self._meeting[START] != BEGIN:  # the loop expects all threads, so those that are there leave again
+                self._meeting[START] = LEAVE
+            _join_all(helpers)
+            raise
+        done = int(self._meeting[DONE])
+        return losses[:done], hits[:done]
+
+
+def _join_all(threads: list[threading.Thread]) -> None:
+    """Wait for threads, whatever signals come: they work on memory that must not go away before they end."""
+    while any(thread.is_alive() for thread in threads):
+        with contextlib.suppress(BaseException):
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+
+
+def _records(record: Any, count: int, arrays: dict[str, Array | None]) -> Array:
+    """Return count equal records with the addresses of arrays, 0 for None."""
+    rows = np.zeros(count, dtype=record.dtype)
+    for name, array in arrays.items():
+        rows[name] = 0 if array is None else array.ctypes.data
+    return rows
+
+
+def _pause_address() -> int:
+    """Return the address of the system's function that lets another thread run."""
+    if os.name == "nt":
+        function: Any = ctypes.windll.kernel32.SwitchToThread  # type: ignore[attr-defined]
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def _floats(size: int) -> Array:
+    """Return zeros, float32, whose first lies at the start of a cache line."""
+    raw = np.zeros(size + 16, dtype=np.float32)
+    skip = -raw.ctypes.data % 64 // 4
+    return raw[skip : skip + size]

@@ -1,0 +1,892 @@
+"""Each kernel three times: compiled, its body in plain Python with the twins, and the slow equivalent in NumPy.
+
+A case gives a kernel, memory and a slow function, which writes what the kernel must write. All memory is compared, so
+a number written where none belongs fails too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import itertools
+import math
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from oracles import assert_near
+from pellucid import functional as F
+from pellucid import optim
+from pellucid.compiled import kernels, twins
+from pellucid.compiled.kernel import Kernel
+from pellucid.compiled.kernels import (
+    correlate,
+    depthwise,
+    edges,
+    gradients,
+    losses,
+    norm,
+    pointwise,
+    pool,
+    pooled,
+    update,
+)
+from pellucid.compiled.records import WORK
+from pellucid.random import Stream
+
+IMAGES = 3
+
+
+@dataclass
+class Case:
+    """A kernel at work.
+
+    Attributes:
+        kernel: What runs.
+        operands: Its record.
+        arrays: Memory by the name that the work has for it.
+        slow: slow(op, work, memory) writes to memory what the kernel must write there.
+        work: Other fields of the work.
+        free: Arrays whose content does not matter afterwards.
+        others: Further memory, such as records that operands name by address.
+        places: Where bytes begin in each frame, which cannot be compared as float32.
+    """
+
+    kernel: Kernel
+    operands: np.ndarray
+    arrays: dict[str, np.ndarray]
+    slow: Callable[[SimpleNamespace, SimpleNamespace, SimpleNamespace], None]
+    work: dict[str, float] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    others: list[np.ndarray] = field(default_factory=list)
+    places: int = 1 << 30
+
+
+CASES: list[pytest.param] = []
+
+
+def case(*choices):
+    """Register the function under its name, once for each choice of its arguments."""
+
+    def register(make):
+        for chosen in choices or [()]:
+            CASES.append(pytest.param(make, chosen, id="-".join(map(str, [make.__name__, *chosen]))))
+        return make
+
+    return register
+
+
+def randn(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def whole(*shape, seed=1):
+    """Small whole numbers, so that many are equal."""
+    return np.random.default_rng(seed).integers(-2, 3, shape).astype(np.float32)
+
+
+def as_map(line, start, down, right, rows, columns, channels):
+    """The view (rows, columns, channels) of a map in a frame."""
+    strides = (4 * down, 4 * right, 4)
+    return np.lib.stride_tricks.as_strided(line[start:], (rows, columns, channels), strides)
+
+
+def work_of(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    values = dict.fromkeys(WORK.dtype.names, 0) | {"last": IMAGES, "batch": IMAGES, **case.work}
+    if "frames" in arrays:
+        values["frame"] = arrays["frames"].shape[1]
+    return WORK.make(**(values | {name: array.ctypes.data for name, array in arrays.items()}))
+
+
+def fields_of(record: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(**{name: record[name][0].item() for name in record.dtype.names})
+
+
+@pytest.mark.parametrize(("make", "chosen"), CASES)
+def test_compiled_plain_and_slow_agree(make, chosen):
+    case = make(*chosen)
+    compiled, plain, slow = ({name: array.copy() for name, array in case.arrays.items()} for _ in range(3))
+    work = work_of(case, compiled)
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(case.kernel.address)
+    entry(case.operands.ctypes.data, work.ctypes.data)
+    twins.run(case.kernel, case.operands, work_of(case, plain), *plain.values(), *case.others)
+    case.slow(fields_of(case.operands), fields_of(work_of(case, slow)), SimpleNamespace(**slow))
+    assert any(not np.array_equal(slow[name], array, equal_nan=True) for name, array in case.arrays.items())
+    places = [m["frames"][:, case.places :].copy().view(np.uint8) for m in (compiled, plain, slow) if "frames" in m]
+    assert all(np.array_equal(some, places[-1]) for some in places)
+    for m in (compiled, plain, slow):
+        if "frames" in m:
+            m["frames"][:, case.places :] = 0
+    for name in case.arrays.keys() - set(case.free):
+        assert_near(compiled[name], slow[name], 2e-6, f"{name}, compiled")
+        assert_near(plain[name], slow[name], 2e-6, f"{name}, plain")
+
+
+def test_every_kernel_has_a_case():
+    made = {make(*chosen).kernel.name.split("[")[0] for make, chosen in (p.values for p in CASES)}
+    makers = set()
+    for module in pkgutil.iter_modules(kernels.__path__):
+        for name, value in vars(importlib.import_module(f"{kernels.__name__}.{module.name}")).items():
+            function = getattr(value, "__wrapped__", None)
+            if function is not None and function.__annotations__.get("return") == "Kernel":
+                makers.add(name)
+    assert len(makers) > 25
+    by_function = {"activation": "tanh", "activation_gradient": "tanh_gradient", "elementwise_loss": "mse"}
+    assert {by_function.get(name, name) for name in makers} <= made
+
+
+# Correlations
+
+
+@case((3, 2, 4, 0, 0), (5, 1, 8, 1, 1), (1, 1, 16, 0, 1))
+def correlate_case(P, V, L, relu, from_copies):
+    channels, C, rows, columns, width, x_columns = 11, 2, 3, 5, 16, 11
+    op = correlate.CORRELATE.make(
+        x=7, y=150, x_down=x_columns * C, x_right=2 * C, y_down=columns * channels + 5, y_right=channels, rows=rows,
+        columns=columns, taps=2, tap_count=2, run=3 * C, weights=9, width=width, from_copies=from_copies, bias=3,
+        channels=channels, relu=relu,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES, 400),
+        "weights": randn(400, seed=2),
+        "copies": randn(400, seed=3),
+        "tables": np.array([-1, -1, 0, x_columns * C, -1], dtype=np.int32),
+    }
+    return Case(correlate.correlate(P, V, L), op, arrays, slow_correlate, {"first": 1})
+
+
+def slow_correlate(op, work, m):
+    taps, w = m.tables[op.taps :], (m.copies if op.from_copies else m.weights)[op.weights :]
+    for image in range(work.first, work.last):
+        x, y = m.frames[image, op.x :], m.frames[image, op.y :]
+        for r, c, n in np.ndindex(op.rows, op.columns, op.channels):
+            total = float(m.weights[op.bias + n])
+            for t, k in np.ndindex(op.tap_count, op.run):
+                total += float(x[r * op.x_down + c * op.x_right + taps[t] + k]) * w[(t * op.run + k) * op.width + n]
+            y[r * op.y_down + c * op.y_right + n] = max(total, 0) if op.relu else total
+
+
+@case((2, 2, 4, 1, 0), (4, 1, 16, 0, 1))
+def dense_case(P, V, L, relu, from_copies):
+    channels, run = 11, 9
+    op = correlate.CORRELATE.make(
+        x=5, y=20, x_down=0, x_right=0, y_down=0, y_right=0, rows=1, columns=1, taps=1, tap_count=1, run=run,
+        weights=9, width=16, from_copies=from_copies, bias=3, channels=channels, relu=relu,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(8, 50),
+        "weights": randn(200, seed=2),
+        "copies": randn(200, seed=3),
+        "tables": np.array([-1, 0, -1], dtype=np.int32),
+    }
+    return Case(correlate.dense(P, V, L), op, arrays, slow_correlate, {"first": 1, "last": 8})
+
+
+# Gradients of weights and biases
+
+
+@case((3, 2, 4, 0, 1), (2, 1, 8, 1, 2), (6, 1, 16, 0, 1 << 30))
+def weight_gradient_case(R, V, L, adds, images_at_once):
+    C, channels, rows, columns, x_columns = 2, 11, 3, 2, 6
+    op = gradients.WEIGHT_GRADIENT.make(
+        x=3, dy=70, x_down=x_columns * C, x_right=2 * C, dy_down=columns * channels + 3, dy_right=channels, rows=rows,
+        columns=columns, taps=1, tap_count=2, run=3 * C, weights=5, width=16, channels=channels, adds=adds,
+        images_at_once=images_at_once,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES + 1, 170),
+        "gradients": randn(220, seed=2),
+        "tables": np.array([-1, 0, x_columns * C], dtype=np.int32),
+    }
+    first = 0 if R == 6 else R
+    return Case(gradients.weight_gradient(R, V, L), op, arrays, slow_weight_gradient, {"first": first, "last": 6})
+
+
+def slow_weight_gradient(op, work, m):
+    for t, k, n in itertools.product(range(op.tap_count), range(work.first, work.last), range(op.channels)):
+        place = op.weights + (t * op.run + k) * op.width + n
+        total = float(m.gradients[place]) if op.adds else 0.0
+        for i, r, c in np.ndindex(work.batch, op.rows, op.columns):
+            x, dy = m.frames[i, op.x :], m.frames[i, op.dy :]
+            number = x[r * op.x_down + c * op.x_right + m.tables[op.taps + t] + k]
+            total += float(number) * dy[r * op.dy_down + c * op.dy_right + n]
+        m.gradients[place] = total
+
+
+@case((4, 0), (8, 1), (16, 0))
+def bias_gradient_case(L, adds):
+    rows, columns, channels = 3, 7, 6
+    op = gradients.BIAS_GRADIENT.make(
+        dy=3, dy_down=50, dy_right=channels, rows=rows, columns=columns, bias=5, channels=channels, adds=adds
+    )
+    arrays = {"frames": randn(IMAGES + 1, 170), "gradients": randn(40, seed=2)}
+
+    def slow(op, work, m):
+        target = m.gradients[op.bias : op.bias + channels]
+        dy = [as_map(f, op.dy, op.dy_down, op.dy_right, rows, columns, channels) for f in m.frames[: work.batch]]
+        target[:] = np.sum(dy, axis=(0, 1, 2), dtype=np.float64) + (target if adds else 0)
+
+    return Case(gradients.bias_gradient(L), op, arrays, slow)
+
+
+# Depthwise
+
+
+def depthwise_operands(relu, adds):
+    C, rows, columns = 6, 2, 3
+    op = depthwise.DEPTHWISE.make(
+        x=3, y=130, x_down=5 * C, x_right=2 * C, y_down=columns * C + 1, y_right=C, rows=rows, columns=columns,
+        channels=C, taps=1, weight_rows=5, tap_count=3, weights=4, width=8, bias=1, relu=relu, adds=adds,
+    )  # fmt: skip
+    tables = np.array([-1, 0, C, 5 * C, -1, 2, 0, 1], dtype=np.int32)
+    return op, {"frames": randn(IMAGES, 180), "tables": tables}
+
+
+@case((4, 0), (8, 1))
+def depthwise_case(L, relu):
+    op, arrays = depthwise_operands(relu, 0)
+
+    def slow(op, work, m):
+        taps, weight_rows = m.tables[op.taps :], m.tables[op.weight_rows :]
+        for i, r, c, n in np.ndindex(work.last, op.rows, op.columns, op.channels):
+            x, total = m.frames[i, op.x + r * op.x_down + c * op.x_right :], float(m.weights[op.bias + n])
+            for t in range(op.tap_count):
+                total += float(x[taps[t] + n]) * m.weights[op.weights + weight_rows[t] * op.width + n]
+            m.frames[i, op.y + r * op.y_down + c * op.y_right + n] = max(total, 0) if relu else total
+
+    return Case(depthwise.depthwise(L), op, arrays | {"weights": randn(40, seed=2)}, slow)
+
+
+@case((4, 0), (8, 1))
+def depthwise_weight_gradient_case(L, adds):
+    op, arrays = depthwise_operands(0, adds)
+
+    def slow(op, work, m):
+        for t, n in np.ndindex(op.tap_count, op.channels):
+            place = op.weights + t * op.width + n
+            total = float(m.gradients[place]) if adds else 0.0
+            for i, r, c in np.ndindex(work.batch, op.rows, op.columns):
+                x = m.frames[i, op.x + r * op.x_down + c * op.x_right + m.tables[op.taps + t] + n]
+                total += float(x) * m.frames[i, op.y + r * op.y_down + c * op.y_right + n]
+            m.gradients[place] = total
+
+    return Case(depthwise.depthwise_weight_gradient(L), op, arrays | {"gradients": randn(40, seed=2)}, slow)
+
+
+# Pooling. Windows of 3 x 2 cells of a 5 x 5 map, 2 apart, cut off at its left and lower edge.
+
+TOPS, BOTTOMS, LEFTS, RIGHTS = [0, 2, 4], [3, 5, 5], [0, 1, 3], [1, 3, 5]
+SPAN, MAP = 2, 5
+
+
+def pool_operands(channels, down, right, relu=0, **others):
+    """The record, and the tables that it names."""
+    table: list[int] = [-1]
+    places = {"tops": TOPS, "bottoms": BOTTOMS, "lefts": LEFTS, "rights": RIGHTS, "row_counts": [3, 3, 2]}
+    places |= {"column_counts": [2, 2, 1], "origins": [i * down + j * right for i in TOPS for j in LEFTS]}
+    places |= {"cells": [i * down + j * right for i in range(3) for j in range(SPAN)]}
+    starts = {}
+    for name, numbers in places.items():
+        starts[name] = len(table)
+        table += numbers
+    values = {"x": 3, "y": 200, "y_down": 3 * channels + 2, "y_right": channels, "places": 300} | others
+    record = pool.POOL.make(
+        x_down=down, x_right=right, rows=3, columns=3, channels=channels, span=SPAN, relu=relu, map_rows=MAP,
+        map_length=MAP * channels, **starts, **values,
+    )  # fmt: skip
+    return record, np.array(table, dtype=np.int32)
+
+
+def places_of(line, op, wide):
+    """The view (rows, columns, channels) of the places."""
+    count, shape = op.rows * op.columns * op.channels, (op.rows, op.columns, op.channels)
+    return (line[op.places :] if wide else line[op.places :].view(np.uint8))[:count].reshape(shape)
+
+
+def slow_max_pool(op, x, y, places):
+    for r, c, n in np.ndindex(op.rows, op.columns, op.channels):
+        best, place = -math.inf, 0
+        for i in range(TOPS[r], BOTTOMS[r]):
+            for j in range(LEFTS[c], RIGHTS[c]):
+                if x[i, j, n] > best or np.isnan(x[i, j, n]):
+                    best, place = x[i, j, n], (i - TOPS[r]) * SPAN + j - LEFTS[c]
+        if op.relu:
+            best, place = (best, place) if best > 0 else (0, pool.DEAD)
+        y[r, c, n], places[r, c, n] = best, place
+
+
+def pool_maps(line, op):
+    x = as_map(line, op.x, op.x_down, op.x_right, MAP, MAP, op.channels)
+    return x, as_map(line, op.y, op.y_down, op.y_right, op.rows, op.columns, op.channels)
+
+
+@case((4, False, 0), (8, True, 0), (16, False, 1))
+def max_pool_case(L, wide, relu):
+    op, tables = pool_operands(6, MAP * 6 + 1, 6, relu)
+    frames = whole(IMAGES, 400)
+    frames[1, 3:170:9] = np.nan if not relu else 2
+    frames[2, 3:60] = -np.inf
+
+    def slow(op, work, m):
+        for line in m.frames[: work.last]:
+            slow_max_pool(op, *pool_maps(line, op), places_of(line, op, wide))
+
+    return Case(pool.max_pool(L, wide), op, {"frames": frames, "tables": tables}, slow, places=300)
+
+
+@case((False,), (True,))
+def max_pool_gradient_case(wide):
+    op, tables = pool_operands(6, MAP * 6 + 1, 6)
+    frames = randn(IMAGES, 400)
+    fields = fields_of(op)
+    for line in frames:
+        x = whole(MAP, MAP, 6)
+        slow_max_pool(fields, x, np.empty((3, 3, 6)), places_of(line, fields, wide))
+
+    def slow(op, work, m):
+        for line in m.frames[: work.last]:
+            (dx, dy), places = pool_maps(line, op), places_of(line, op, wide)
+            dx[:] = 0
+            for r, c, n in np.ndindex(op.rows, op.columns, op.channels):
+                place = int(places[r, c, n])
+                dx[TOPS[r] + place // SPAN, LEFTS[c] + place % SPAN, n] += dy[r, c, n]
+
+    return Case(pool.max_pool_gradient(wide), op, {"frames": frames, "tables": tables}, slow, places=300)
+
+
+@case((4, "mean_pool"), (8, "mean_pool"), (4, "mean_pool_gradient"), (16, "mean_pool_gradient"))
+def mean_pool_case(L, name):
+    op, tables = pool_operands(6, MAP * 6 + 1, 6)
+
+    def slow(op, work, m):
+        for line in m.frames[: work.last]:
+            x, y = pool_maps(line, op)
+            if name != "mean_pool":
+                x[:] = 0
+            for r, c in np.ndindex(op.rows, op.columns):
+                window = x[TOPS[r] : BOTTOMS[r], LEFTS[c] : RIGHTS[c]]
+                count = [3, 3, 2][r] * [2, 2, 1][c]
+                if name == "mean_pool":
+                    y[r, c] = window.sum(axis=(0, 1)) / count
+                else:
+                    window += y[r, c] / count
+
+    return Case(getattr(pool, name)(L), op, {"frames": randn(IMAGES, 400), "tables": tables}, slow)
+
+
+# Convolution, ReLU and pooling as one: the convolution gives a 5 x 5 map of 6 channels from a 7 x 7 map of 2.
+
+CHANNELS, C, KERNEL, X = 6, 2, 3, 7
+
+
+@case((3, 1, 4, 8), (5, 2, 4, 4), (1, 1, 16, 16))
+def correlate_pool_case(P, V, L, pool_lanes):
+    pooling, tables = pool_operands(CHANNELS, MAP * CHANNELS, CHANNELS, relu=1, x=0)
+    taps = np.array([a * X * C for a in range(KERNEL)], dtype=np.int32)
+    conv = correlate.CORRELATE.make(
+        x=3, y=0, x_down=X * C, x_right=C, y_down=MAP * CHANNELS, y_right=CHANNELS, rows=MAP, columns=MAP,
+        taps=len(tables), tap_count=KERNEL, run=KERNEL * C, weights=5, width=8, from_copies=0, bias=1,
+        channels=CHANNELS, relu=0,
+    )  # fmt: skip
+    op = pooled.CORRELATE_POOL.make(correlate=conv.ctypes.data, pool=pooling.ctypes.data)
+    arrays = {
+        "frames": randn(IMAGES, 400),
+        "weights": randn(200, seed=2) - np.float32(0.3),
+        "tables": np.concatenate([tables, taps]),
+        "scratch": randn(1, 200, seed=3),
+    }
+
+    def slow(op, work, m):
+        conv_op, pool_op = fields_of(conv), fields_of(pooling)
+        for image in range(work.last):
+            maps = SimpleNamespace(tables=m.tables, weights=m.weights, frames=np.zeros((1, 1000), dtype=np.float32))
+            maps.frames[0, :400] = m.frames[image]
+            conv_op.y = 500
+            slow_correlate(conv_op, SimpleNamespace(first=0, last=1), maps)
+            x = as_map(maps.frames[0], 500, conv_op.y_down, conv_op.y_right, MAP, MAP, CHANNELS)
+            y = pool_maps(m.frames[image], pool_op)[1]
+            slow_max_pool(pool_op, x, y, places_of(m.frames[image], pool_op, wide=False))
+
+    kernel = pooled.correlate_pool(P, V, L, pool_lanes)
+    return Case(kernel, op, arrays, slow, free=("scratch",), others=[conv, pooling], places=300)
+
+
+def pooled_gradient(seed, L):
+    """Operands, and memory with places, some dead, for channels that fill more than one load of 16."""
+    channels, run = 19, KERNEL * C
+    width = -(-run // L) * L
+    origins = [i * X * C + j * C for i in TOPS for j in LEFTS]
+    cells = [i * X * C + j * C for i in range(3) for j in range(SPAN)]
+    cells += [0] * (pool.DEAD + 1 - len(cells))
+    taps = [a * X * C for a in range(KERNEL)]
+    op = pooled.POOLED_GRADIENT.make(
+        x=3, dy=200, dy_down=3 * channels + 1, dy_right=channels, rows=3, columns=3, channels=channels, places=400,
+        origins=1, cells=10, taps=10 + len(cells), tap_count=KERNEL, run=run, tap_step=X * C, weights=5,
+        width=width, window=3 * SPAN, bias=1200, map=3, map_size=X * X * C,
+    )  # fmt: skip
+    frames, weights = randn(IMAGES, 512, seed=seed), np.zeros(1400, dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    for line in frames:
+        window = [(b - t) * SPAN for t, b in zip(TOPS, BOTTOMS, strict=True)]
+        for r, c, n in np.ndindex(3, 3, channels):
+            place = rng.integers(0, window[r]) if c else 2 * rng.integers(0, window[r] // 2)
+            places_of(line, fields_of(op), False)[r, c, n] = place if rng.random() < 0.8 else pool.DEAD
+    weights[5 : 5 + KERNEL * channels * width].reshape(-1, width)[:, :run] = randn(KERNEL * channels, run, seed=seed)
+    tables = np.array([-1, *origins, *cells, *taps], dtype=np.int32)
+    return op, {"frames": frames, "tables": tables, "weights": weights, "scratch": np.zeros(500, dtype=np.float32)}
+
+
+def events(op, line, tables):
+    """Yield (channel, value, first place of the window of x) for every number that is alive."""
+    places = places_of(line, op, wide=False)
+    for r, c, n in np.ndindex(op.rows, op.columns, op.channels):
+        if places[r, c, n] != pool.DEAD:
+            start = tables[op.origins + r * op.columns + c] + tables[op.cells + places[r, c, n]]
+            yield n, line[op.dy + r * op.dy_down + c * op.dy_right + n], op.x + start
+
+
+@case((KERNEL, 1, 8), (KERNEL, 2, 4), (1, 1, 4), (1, 1, 16))
+def pooled_data_gradient_case(T, V, L):
+    op, arrays = pooled_gradient(1, L)
+
+    def slow(op, work, m):
+        for line in m.frames[: work.last]:
+            line[op.map : op.map + op.map_size] = 0
+            # The kernel clears whole vectors: what lies behind a map is slack.
+            line[op.map + op.map_size : op.map + -(-op.map_size // L) * L] = 0
+            for n, value, start in list(events(op, line, m.tables)):
+                for a, k in np.ndindex(op.tap_count, op.run):
+                    w = m.weights[op.weights + (a * op.channels + n) * op.width + k]
+                    line[start + m.tables[op.taps + a] + k] += value * w
+
+    return Case(pooled.pooled_data_gradient(T, V, L), op, arrays, slow, free=("scratch",), places=400)
+
+
+@case((KERNEL, 1, 8, 1), (KERNEL, 2, 4, 4), (1, 1, 4, 1), (1, 1, 16, 4))
+def pooled_weight_gradient_case(T, V, L, ways):
+    op, arrays = pooled_gradient(2, L)
+    arrays["gradients"] = np.where(arrays["weights"] == 0, arrays["weights"], randn(1400, seed=7))
+    arrays["gradients"][1200:1219] = 5
+
+    def slow(op, work, m):
+        dw = m.gradients[op.weights :][: op.tap_count * op.channels * op.width]
+        dw = dw.reshape(op.tap_count, op.channels, op.width)
+        dw[:, work.first : work.last] = 0
+        m.gradients[op.bias + work.first : op.bias + work.last] = 0
+        for line in m.frames[: work.batch]:
+            for n, value, start in events(op, line, m.tables):
+                if work.first <= n < work.last:
+                    m.gradients[op.bias + n] += value
+                    for a, k in np.ndindex(op.tap_count, op.run):
+                        dw[a, n, k] += value * line[start + m.tables[op.taps + a] + k]
+
+    kernel = pooled.pooled_weight_gradient(T, V, L, ways)
+    return Case(kernel, op, arrays, slow, {"first": 3, "last": 12}, free=("scratch",), places=400)
+
+
+# Batch norm
+
+
+def norm_case(kernel, slow, relu=0, adds=0, momentum=0.3, **work):
+    channels, rows, columns = 6, 3, 2
+    size = rows * (columns * channels + 1)
+    vectors = ("mean", "scale", "inverse", "share", "slope", "var", "running_mean", "running_var", "count")
+    op = norm.NORM.make(
+        x=3, x_down=13, y=3 + size, y_down=13, dy=3 + 2 * size, dy_down=13, dx=3 + 3 * size, dx_down=13, rows=rows,
+        columns=columns, channels=channels, weight=1, bias=9, affine=1, sums=170, relu=relu, adds=adds, eps=1e-3,
+        momentum=momentum, **{name: 1 + 7 * i for i, name in enumerate(vectors)},
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES, 190),
+        "buffers": np.abs(randn(70, seed=2)),
+        "weights": randn(20, seed=3),
+        "gradients": randn(20, seed=4),
+    }
+
+    def slow_with_views(op, work, m):
+        def maps(name):
+            start, down = getattr(op, name), getattr(op, f"{name}_down")
+            lines = m.frames[work.first : work.last] if "first" in work_given else m.frames
+            return [as_map(line, start, down, channels, rows, columns, channels) for line in lines]
+
+        views = {name: m.buffers[getattr(op, name) :][:channels] for name in vectors}
+        views |= {"weight": m.weights[op.weight :][:channels], "bias": m.weights[op.bias :][:channels]}
+        sums = m.frames[:, op.sums :][:, : 2 * channels].reshape(IMAGES, 2, channels)
+        slow(SimpleNamespace(**views, sums=sums, maps=maps, op=op, work=work, memory=m))
+
+    work_given = work
+    return Case(kernel, op, arrays, slow_with_views, work)
+
+
+@case((4, 0), (8, 1))
+def normalize_case(L, relu):
+    def slow(v):
+        for x, y in zip(v.maps("x"), v.maps("y"), strict=True):
+            y[:] = (x - v.mean) * v.scale + v.bias
+            y[:] = np.maximum(y, 0) if relu else y
+
+    return norm_case(norm.normalize(L), slow, relu, first=1)
+
+
+@case((4,), (8,))
+def moments_case(L):
+    def slow(v):
+        for image, x in enumerate(v.maps("x")):
+            v.sums[image] = x.mean(axis=(0, 1)), x.var(axis=(0, 1)) * 6
+
+    return norm_case(norm.moments(L), slow)
+
+
+@case()
+def combine_moments_case():
+    def slow(v):
+        some, pixels = slice(v.work.first, v.work.last), 6
+        mean, deviations = v.sums[:, 0, some].astype(np.float64), v.sums[:, 1, some].astype(np.float64)
+        v.mean[some] = mean.mean(axis=0)
+        var = (deviations.sum(axis=0) + pixels * ((mean - mean.mean(axis=0)) ** 2).sum(axis=0)) / (IMAGES * pixels)
+        v.var[some], v.inverse[some] = var, 1 / np.sqrt(var + v.op.eps)
+        v.scale[some] = v.weight[some] / np.sqrt(var + v.op.eps)
+
+    case = norm_case(norm.combine_moments(), slow, first=2, last=5)
+    case.arrays["frames"][:, 176:182] **= 2
+    return case
+
+
+def test_moments_of_images_make_those_of_the_batch():
+    """The formula that combines them, on paper: it is that of all pixels together."""
+    x = randn(IMAGES, 6, 4).astype(np.float64)
+    mean, deviations = x.mean(axis=1), ((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    var = (deviations.sum(axis=0) + 6 * ((mean - mean.mean(axis=0)) ** 2).sum(axis=0)) / 18
+    assert np.allclose(var, x.var(axis=(0, 1)), rtol=1e-12)
+
+
+@case((4,), (8,))
+def gradient_sums_case(L):
+    def slow(v):
+        for image, (x, dy) in enumerate(zip(v.maps("x"), v.maps("dy"), strict=True)):
+            v.sums[image] = dy.sum(axis=(0, 1)), (dy * (x - v.mean)).sum(axis=(0, 1))
+
+    return norm_case(norm.gradient_sums(L), slow)
+
+
+@case((0,), (1,))
+def combine_gradients_case(adds):
+    def slow(v):
+        some = slice(v.work.first, v.work.last)
+        dbias, weighted = v.sums.sum(axis=0, dtype=np.float64)[:, some]
+        dweight = weighted * v.inverse[some]
+        v.share[some] = dbias / (IMAGES * 6)
+        v.slope[some] = dweight * v.inverse[some] / (IMAGES * 6)
+        for start, gradient in ((v.op.weight, dweight), (v.op.bias, dbias)):
+            target = v.memory.gradients[start + v.work.first : start + v.work.last]
+            target[:] = gradient + (target if adds else 0)
+
+    return norm_case(norm.combine_gradients(), slow, adds=adds, first=2, last=5)
+
+
+@case((4,), (8,))
+def normalize_gradient_case(L):
+    def slow(v):
+        for x, dy, dx in zip(v.maps("x"), v.maps("dy"), v.maps("dx"), strict=True):
+            dx[:] = v.scale * (dy - v.share - (x - v.mean) * v.slope)
+
+    return norm_case(norm.normalize_gradient(L), slow, first=1)
+
+
+@case((0.3,), (-1.0,))
+def update_running_case(momentum):
+    def slow(v):
+        rate, values = momentum if momentum >= 0 else 1 / (v.count[0] + 1), IMAGES * 6
+        v.running_mean[:] = (1 - rate) * v.running_mean + rate * v.mean
+        v.running_var[:] = (1 - rate) * v.running_var + rate * v.var * values / (values - 1)
+        v.count[0] += 1
+
+    return norm_case(norm.update_running(), slow, momentum=momentum)
+
+
+# Optimizers: two taps, rows 2 to 5 of 5; statistics of three parts in two layers.
+
+OPTIMIZERS = {
+    "sgd": (optim.SGD, {}),
+    "momentum": (optim.SGD, {"momentum": 0.7}),
+    "nesterov": (optim.SGD, {"momentum": 0.7, "nesterov": True}),
+    "rmsprop": (optim.RMSprop, {}),
+    "rmsprop_momentum": (optim.RMSprop, {"momentum": 0.7}),
+    "adam": (optim.Adam, {}),
+    "adamw": (optim.AdamW, {}),
+}
+
+
+def update_operands(**values):
+    values = {"weights": 3, "taps": 2, "rows": 5, "width": 7, "part": 2, "layers": 1, "layer_count": 2} | values
+    reals = {"decay": 0, "momentum": 0, "beta1": 0, "beta2": 0, "eps": 0, "clip": math.inf, "layer_clip": math.inf}
+    return update.UPDATE.make(**(reals | values))
+
+
+@case(
+    *((kind, 4, 0.0, math.inf, math.inf) for kind in update.KINDS),
+    *((kind, 8, 0.1, math.inf, math.inf) for kind in update.KINDS),
+    *(("momentum", 4, 0.1, clip, layer_clip) for clip in (4.0, 100.0) for layer_clip in (3.0, 100.0)),
+)
+def update_case(kind, L, decay, clip, layer_clip):
+    make, options = OPTIMIZERS[kind]
+    optimizer, t, rate = make(lr=1.0, weight_decay=decay, **options), 3, 0.03
+    beta1, beta2 = optimizer.betas if kind.startswith("adam") else (0.0, getattr(optimizer, "alpha", 0.0))
+    momentum = getattr(optimizer, "momentum", 0.0)
+    eps = getattr(optimizer, "eps", 0.0)
+    op = update_operands(
+        part=1, decay=decay, momentum=momentum, beta1=beta1, beta2=beta2, eps=eps, clip=clip, layer_clip=layer_clip
+    )
+    names = ("weights", "gradients", "memory1", "memory2")
+    arrays = {name: np.abs(randn(80, seed=i)) for i, name in enumerate(names)}
+    arrays["statistics"] = np.array([9.0, 16.0, 1.0])
+    arrays["tables"] = np.array([-1, 0, 1, 3], dtype=np.int32)
+    clips = min(clip, layer_clip) < math.inf
+
+    def slow(op, work, m):
+        norms = [3.0, math.sqrt(17)]
+        clipped = [min(norm, layer_clip) for norm in norms]
+        total = math.hypot(*clipped)
+        factor = clipped[1] / norms[1] * min(1, clip / total)
+        for tap in range(op.taps):
+            start = op.weights + (tap * op.rows + work.first) * op.width
+            block = slice(start, start + (work.last - work.first) * op.width)
+            state = dict(zip(optimizer.start(1, np.float32), (m.memory1[block], m.memory2[block]), strict=False))
+            gradient = m.gradients[block] * (np.float32(factor) if clips else 1)
+            optimizer.step(m.weights[block], gradient, state, lr=rate, step=t - 1)
+
+    work = {"first": 2, "last": 5, "rate": rate}
+    if kind.startswith("adam"):
+        work |= {"correction1": 1 / (1 - beta1**t), "correction2": 1 / math.sqrt(1 - beta2**t)}
+    return Case(update.update(kind, L, clips), op, arrays, slow, work)
+
+
+@case()
+def squares_case():
+    def slow(op, work, m):
+        rows = m.gradients[3 : 3 + 70].reshape(2, 5, 7)[:, work.first : work.last].astype(np.float64)
+        m.statistics[2] = (rows**2).sum()
+
+    arrays = {"gradients": randn(80), "statistics": np.zeros(4)}
+    return Case(update.squares(), update_operands(), arrays, slow, {"first": 2, "last": 5})
+
+
+@case((4, 1, 10), (4, 0, 3), (8, 2, 12), (16, 0, 12))
+def transposed_case(L, first, last):
+    taps, rows, columns, width, copy_width = 2, 12, 9, 11, 13
+    op = update.TRANSPOSE.make(
+        weights=3, taps=taps, rows=rows, columns=columns, width=width, copy=5, copy_width=copy_width, order=1
+    )
+    arrays = {
+        "weights": randn(3 + taps * rows * width + 20),
+        "copies": randn(5 + taps * columns * copy_width + 20, seed=2),
+        "tables": np.array([-1, 1, 0], dtype=np.int32),
+    }
+
+    def slow(op, work, m):
+        w = m.weights[op.weights :][: taps * rows * width].reshape(taps, rows, width)
+        copy = m.copies[op.copy :][: taps * columns * copy_width].reshape(taps, columns, copy_width)
+        for tap, target in enumerate((1, 0)):
+            copy[target, :, first:last] = w[tap, first:last, :columns].T
+
+    return Case(update.transposed(L), op, arrays, slow, {"first": first, "last": last})
+
+
+# Number by number
+
+
+def pointwise_case(kernel, formula, p=0.0, arrays=None, **work):
+    """The case of y = formula(a, b), each of 3 rows of 10 numbers: 5 columns of 2 channels."""
+    op = pointwise.POINTWISE.make(
+        a=3, a_down=11, b=40, b_down=12, y=80, y_down=13, rows=3, length=10, channels=2, key=1, p=p,
+        scale=1 / (1 - p), slope=0.2,
+    )  # fmt: skip
+    memory = {"frames": randn(IMAGES, 130)} | (arrays or {})
+    memory["frames"][:, 5:9] = 0, -0.0, np.nan, 0
+
+    def slow(op, work, m):
+        for image in range(work.first, work.last):
+            line = m.frames[image]
+            a, b, y = (as_map(line, s, d, 2, 3, 5, 2) for s, d in ((3, 11), (40, 12), (80, 13)))
+            y[:] = formula(a, b, image)
+
+    return Case(kernel, op, memory, slow, work)
+
+
+@case(*((name,) for name in pointwise.FUNCTIONS))
+def activation_case(name):
+    formulas = {
+        "relu": lambda a: np.where(a <= 0, 0, a),
+        "leaky_relu": lambda a: np.where(a <= 0, np.float32(0.2) * a, a),
+        "sigmoid": lambda a: 1 / (1 + np.exp(-a.astype(np.float64))),
+        "tanh": np.tanh,
+    }
+    return pointwise_case(pointwise.activation(name), lambda a, b, image: formulas[name](a), first=1)
+
+
+@case(("leaky_relu",), ("sigmoid",), ("tanh",))
+def activation_gradient_case(name):
+    formulas = {
+        "leaky_relu": lambda a, b: np.where(a > 0, 1, np.float32(0.2)) * b,
+        "sigmoid": lambda y, b: y * (1 - y) * b,
+        "tanh": lambda y, b: (1 - y * y) * b,
+    }
+    return pointwise_case(pointwise.activation_gradient(name), lambda a, b, image: formulas[name](a, b))
+
+
+@case((4,), (8,))
+def relu_gradient_case(L):
+    return pointwise_case(pointwise.relu_gradient(L), lambda a, b, image: np.where(a > 0, b, 0))
+
+
+@case((4, True), (8, False))
+def add_maps_case(L, as_relu):
+    def formula(a, b, image):
+        return np.where(a + b <= 0, 0, a + b) if as_relu else a + b
+
+    return pointwise_case(pointwise.add_maps(L, as_relu), formula)
+
+
+@case((4,), (16,))
+def copy_map_case(L):
+    return pointwise_case(pointwise.copy_map(L), lambda a, b, image: a)
+
+
+@case()
+def dropout_case():
+    streams = [Stream(seed) for seed in (1, 2, 3)]
+    mask = F.dropout_mask(streams[1].random((4 + IMAGES, 2, 3, 5)), 0.3).transpose(0, 2, 3, 1)
+    keys = np.array([stream.key for stream in streams], dtype=np.uint64).view(np.int64)
+    work = {"sample": 4}
+    return pointwise_case(
+        pointwise.dropout(), lambda a, b, image: a * mask[4 + image].astype(np.float32), 0.3, {"keys": keys}, **work
+    )
+
+
+# Edges: maps of 3 rows, 2 columns, 4 channels
+
+
+@case((0,), (1,))
+def read_images_case(ordered):
+    op = edges.EDGE.make(map=3, down=9, rows=3, columns=2, channels=4)
+    images, order = randn(6, 4, 3, 2), np.array([5, 0, 3, 4, 1, 2], dtype=np.int64)
+    arrays = {"frames": randn(IMAGES, 40, seed=2), "images": images} | ({"order": order} if ordered else {})
+
+    def slow(op, work, m):
+        for image in range(1, IMAGES):
+            sample = order[2 + image] if ordered else 2 + image
+            as_map(m.frames[image], 3, 9, 4, 3, 2, 4)[:] = images[sample].transpose(1, 2, 0)
+
+    return Case(edges.read_images(), op, arrays, slow, {"first": 1, "sample": 2})
+
+
+@case()
+def write_outputs_case():
+    op = edges.EDGE.make(map=3, down=9, rows=3, columns=2, channels=4)
+    arrays = {"frames": randn(IMAGES, 40), "outputs": randn(6, 4, 3, 2, seed=2)}
+
+    def slow(op, work, m):
+        for image in range(1, IMAGES):
+            m.outputs[2 + image] = as_map(m.frames[image], 3, 9, 4, 3, 2, 4).transpose(2, 0, 1)
+
+    return Case(edges.write_outputs(), op, arrays, slow, {"first": 1, "sample": 2})
+
+
+@case((False,), (True,))
+def reorder_case(back):
+    op = edges.REORDER.make(map=3, down=9, rows=3, columns=2, channels=4, vector=40)
+
+    def slow(op, work, m):
+        for line in m.frames:
+            maps, vector = as_map(line, 3, 9, 4, 3, 2, 4), line[40:64].reshape(4, 3, 2)
+            if back:
+                maps[:] = vector.transpose(1, 2, 0)
+            else:
+                vector[:] = maps.transpose(2, 0, 1)
+
+    return Case(edges.reorder(back), op, {"frames": randn(IMAGES, 70)}, slow)
+
+
+# Softmax and losses
+
+
+@case(("softmax",), ("softmax_gradient",))
+def softmax_case(name):
+    """Along the channels of a map of 2 rows, 3 columns, 5 channels."""
+    op = losses.SOFTMAX.make(
+        x=3, y=40, size=5, outer=2, inner=3, x_step=1, x_outer=16, x_inner=5, y_step=6, y_outer=30, y_inner=1
+    )
+
+    def slow(op, work, m):
+        for line in m.frames:
+            x = as_map(line, 3, 16, 5, 2, 3, 5)
+            y = np.lib.stride_tricks.as_strided(line[40:], (2, 3, 5), (120, 4, 24))
+            if name == "softmax":
+                y[:] = np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(axis=-1, keepdims=True)
+            else:
+                x[:] = y * (x - (x * y).sum(axis=-1, keepdims=True))
+
+    return Case(getattr(losses, name)(), op, {"frames": randn(IMAGES, 110)}, slow)
+
+
+def loss_arrays(targets):
+    return {
+        "frames": randn(IMAGES, 90),
+        "targets": targets,
+        "order": np.array([5, 0, 3, 4, 1, 2], dtype=np.int64),
+        "losses": np.full(IMAGES, -1.0),
+        "hits": np.full(IMAGES, -1, dtype=np.int64),
+        "buffers": np.abs(randn(12, seed=3)),
+    }
+
+
+@case((1, 0.0), (1, 0.2), (0, 0.1))
+def cross_entropy_case(labels, smoothing):
+    classes = 5
+    op = losses.LOSS.make(
+        x=3, x_down=0, dx=20, dx_down=0, rows=1, columns=1, channels=classes, labels=labels, class_weights=2,
+        smoothing=smoothing,
+    )  # fmt: skip
+    shares = np.abs(randn(6, classes, seed=5))
+    targets = np.array([0, 4, 2, 1, 3, 2], dtype=np.int64) if labels else shares
+
+    def slow(op, work, m):
+        weights = m.buffers[2 : 2 + classes].astype(np.float64)
+        for image in range(IMAGES):
+            target, x = targets[m.order[2 + image]], m.frames[image, 3 : 3 + classes].astype(np.float64)
+            share = np.eye(classes)[target] if labels else target
+            q = weights * ((1 - smoothing) * share + smoothing / classes)
+            p = np.exp(x) / np.exp(x).sum()
+            m.losses[image] = -(q * np.log(p)).sum()
+            m.frames[image, 20 : 20 + classes] = (p * q.sum() - q) / 7
+            m.hits[image] = labels and x.argmax() == target
+
+    arrays = loss_arrays(targets)
+    arrays["targets"] = targets
+    for image, sample in enumerate((3, 4, 1)):
+        if labels and image:  # two of three are right
+            arrays["frames"][image, 3 + targets[sample]] = 4
+    return Case(losses.cross_entropy(), op, arrays, slow, {"sample": 2, "divisor": 7.0})
+
+
+@case(("mse",), ("bce",))
+def elementwise_loss_case(name):
+    op = losses.LOSS.make(
+        x=3, x_down=9, dx=40, dx_down=10, rows=3, columns=2, channels=4, labels=0, class_weights=0, smoothing=0
+    )
+    targets = np.random.default_rng(5).random((6, 4, 3, 2)).astype(np.float32)
+
+    def slow(op, work, m):
+        for image in range(IMAGES):
+            x = as_map(m.frames[image], 3, 9, 4, 3, 2, 4).astype(np.float64)
+            t = targets[m.order[2 + image]].transpose(1, 2, 0).astype(np.float64)
+            loss = (x - t) ** 2 if name == "mse" else np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
+            slope = 2 * (x - t) if name == "mse" else 1 / (1 + np.exp(-x)) - t
+            m.losses[image], m.hits[image] = loss.sum(), 0
+            as_map(m.frames[image], 40, 10, 4, 3, 2, 4)[:] = slope / 7
+
+    return Case(losses.elementwise_loss(name), op, loss_arrays(targets), slow, {"sample": 2, "divisor": 7.0})

@@ -1,0 +1,100 @@
+"""Tiles fit the registers of every CPU and the shapes that they are for; the CPU is known, also an imitated one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from pellucid.compiled import tiles
+
+CPUS = [(16, 32), (8, 16), (4, 16), (4, 32)]
+"""Lanes and registers: AVX-512, AVX2, SSE, NEON."""
+
+CHANNELS = [1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 24, 32, 33, 48, 64, 65, 80, 128, 130, 512]
+
+
+@pytest.fixture(params=CPUS, ids=str)
+def cpu(request, monkeypatch):
+    monkeypatch.setattr(tiles, "cpu", lambda: request.param)
+    return request.param
+
+
+def test_padded():
+    assert [tiles.padded(n, 8) for n in (0, 1, 8, 9)] == [0, 8, 8, 16]
+
+
+def test_lanes_are_half_full_at_least(cpu):
+    for channels in range(1, 100):
+        lanes = tiles.lanes_for(channels)
+        assert lanes in (4, 8, 16)
+        assert lanes <= cpu[0]
+        assert lanes == 4 or channels > lanes // 2
+        assert lanes == cpu[0] or channels <= lanes, "a wider vector would be half full too"
+
+
+def test_window_tiles(cpu):
+    for channels in CHANNELS:
+        for columns in range(1, 40):
+            p, v, lanes = tiles.window_tile.__wrapped__(columns, channels)
+            assert lanes == tiles.lanes_for(channels)
+            assert 1 <= p <= columns
+            assert 1 <= v <= -(-channels // lanes)
+            assert p * v + v + 1 < cpu[1], "sums, weights and a number of x, one register to spare"
+
+
+def test_wide_maps_keep_the_multipliers_busy(cpu):
+    """Eight sums in flight hide the latency of a multiplication."""
+    for channels in CHANNELS:
+        p, v, _ = tiles.window_tile.__wrapped__(32, channels)
+        assert p * v >= 8
+
+
+def test_row_tiles(cpu):
+    for channels in CHANNELS:
+        for run in [*range(1, 40), 64, 97, 144, 576]:
+            r, v, lanes = tiles.row_tile.__wrapped__(run, channels)
+            assert lanes == tiles.lanes_for(channels)
+            assert run % r == 0
+            assert 1 <= v <= -(-channels // lanes)
+            assert r * v + v + 1 < cpu[1]
+
+
+def test_image_tiles(cpu):
+    for channels in CHANNELS:
+        p, v, lanes = tiles.image_tile.__wrapped__(channels)
+        assert lanes == tiles.lanes_for(channels)
+        assert p >= 1
+        assert 1 <= v <= -(-channels // lanes)
+        assert p * v + v + 1 < cpu[1]
+
+
+def test_run_tiles(cpu):
+    for taps in range(1, 12):
+        for run in [*range(1, 40), 64, 96, 97, 144, 576]:
+            t, v, lanes = tiles.run_tile.__wrapped__(taps, run)
+            vectors = -(-run // lanes)
+            assert lanes == tiles.lanes_for(run)
+            assert t in (1, taps)
+            assert v >= 1
+            assert vectors % v == 0, "a run is a whole number of tiles, or numbers behind it would be added twice"
+            assert t * v + 2 < cpu[1], "sums, the factor and a vector"
+            if t == taps > 1:
+                assert v == vectors
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="imitates x86")
+@pytest.mark.parametrize(("name", "expected"), [("haswell", (8, 16)), ("nehalem", (4, 16)), ("generic", (4, 16))])
+def test_imitated_cpus(name, expected):
+    """In another process, since Numba reads the name once."""
+    code = "from pellucid.compiled import tiles; print(tiles.cpu())"
+    environment = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(expected)
+
+
+def test_this_cpu():
+    assert tiles.cpu() in CPUS
