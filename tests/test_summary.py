@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pellucid import models, nn, summarize
+from pellucid import engines, models, nn, optim, summarize
 
 
 def by_path(net):
@@ -180,3 +180,29 @@ def test_receptive_field_by_hand():
     assert [layer.receptive_field for layer in summarize(features).layers] == [(1, 1), (1, 1)]
     softmax = nn.Sequential(nn.Softmax(), nn.Flatten(), nn.Softmax(), input_shape=(2, 5, 3))
     assert [layer.receptive_field for layer in summarize(softmax).layers] == [(1, 1), (1, 1), (5, 3)]
+
+
+@pytest.mark.capability("H22")
+def test_planned_memory_is_what_training_then_takes():
+    network = models.create("lesson1", (1, 28, 28), 10)
+    planned = summarize(network).planned
+    engine = engines.create("compiled")
+    engine.build(network, nn.CrossEntropyLoss(), optim.Adam(), threads=1)
+    x, y = np.zeros((64, 1, 28, 28), dtype=np.float32), np.zeros(64, dtype=np.int64)
+    engine.train(x, y, np.arange(64), 64, 0, np.array([1e-3]))
+    machine = engine._trainer
+    arrays = [value for value in vars(machine).values() if isinstance(value, np.ndarray)] + machine.memory
+    taken = sum(array.nbytes for array in [*arrays, machine.program.tables])
+    assert planned is not None
+    assert abs(planned[0] - taken) < 0.05 * taken
+    assert "compiled engine: " in str(summarize(network))
+
+
+def test_no_planned_memory_where_the_engine_cannot_run_the_network():
+    class Own(nn.Layer):
+        def forward(self, x, *, training=False, rng=None):
+            return x, lambda dy: (dy, {})
+
+    summary = summarize(nn.Sequential(Own(), nn.Flatten(), nn.LazyLinear(2), input_shape=(1, 3, 3)))
+    assert summary.planned is None
+    assert "compiled engine" not in str(summary)

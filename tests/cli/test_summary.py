@@ -47,3 +47,17 @@ def test_errors(cli, words, message):
 def test_a_trained_model_knows_its_input(cli, trained):
     code, _, err = cli("summary", trained, "--input", "1x8x8")
     assert (code, err) == (1, "error: --input is for names of models; a trained model knows its own input\n")
+
+
+@pytest.mark.capability("H22")
+def test_the_program_of_the_compiled_engine(cli):
+    code, out, err = cli("summary", "resnet8", "--program")
+    assert (code, err) == (0, "")
+    assert "training step: frame of" in out
+    assert "prediction: frame of" in out
+    # Each of the nine batch norms ends a stage on the way there and one on the way back.
+    training = out[: out.index("prediction:")]
+    assert training.count("over images") == 19
+    assert training.count("combine_moments") == 9
+    assert "gradients and update, over blocks" in training
+    assert "combine_moments" not in out[out.index("prediction:") :]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from hypothesis import strategies as st
 
 from pellucid import engines, nn, optim
 from pellucid.errors import OptionError, ShapeError
@@ -290,9 +289,6 @@ def case(rng: Random) -> Case:
     loss = _loss(rng, network, network.output_shape(shape))
     options = {"shares": rng.random() < 0.2, "seed": rng.randint(0, 999)}
     return make(network, loss, _optimizer(rng), batch, rng.randint(1, 5), **options)
-
-
-cases = st.builds(case, st.randoms(use_true_random=False))
 
 
 # Comparison

@@ -92,7 +92,8 @@ class Backward(Forward):
                         f"add to {total.name}", pointwise.add_maps(cpu()[0], False), self.pointwise(total, part, total)
                     )
                 self._more = []
-        self.close("backward" if self.norms else "forward and backward", judges=True)
+        self.close("backward" if self.norms else "forward and backward")
+        [stage for stage in self.program.stages if stage.instructions][-1].judges = True
         self._lower_parameters()
         return self.finish()
 

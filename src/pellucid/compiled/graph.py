@@ -139,6 +139,7 @@ def translate(network: Network) -> Graph:
     graph.output = _walk(network, "", start, graph, shapes)
     if len(graph.output.shape) == 1 and math.prod(graph.output.maps[1:]) > 1:
         graph.output = _in_order(graph.output, "output", graph)
+    _straighten_shared(graph)
     for op in graph.operations:
         trained = op.layer is not None and bool(op.layer.named_parameters())
         op.output.needs_gradient = trained or any(v.needs_gradient for v in op.inputs)
@@ -186,6 +187,19 @@ def _in_order(value: Value, path: str, graph: Graph) -> Value:
     out = Value(value.shape, (math.prod(value.maps), 1, 1))
     graph.operations.append(Operation("reorder", path, None, -1, [value], out))
     return out
+
+
+def _straighten_shared(graph: Graph) -> None:
+    """Let a dense layer that stands at several places read vectors, where it would read maps of different shapes.
+
+    Its weights lie in the order of what it reads, and have but one.
+    """
+    for op in [op for op in graph.operations if op.kind == "linear"]:
+        read = {other.inputs[0].maps for other in graph.operations if other.layer is op.layer}
+        if len(read) > 1 and math.prod(op.inputs[0].maps[1:]) > 1:
+            place = graph.operations.index(op)
+            op.inputs[0] = _in_order(op.inputs[0], op.path, graph)
+            graph.operations.insert(place, graph.operations.pop())
 
 
 def _join_relu(graph: Graph) -> None:

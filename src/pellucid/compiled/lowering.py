@@ -161,15 +161,14 @@ class Lowering:
         self._now += 1
         self._instructions.append(self.make(title, kernel, self._now, operands))
 
-    def close(self, title: str, judges: bool = False) -> None:
-        """End the stage over images.
+    def close(self, title: str) -> None:
+        """End the stage over images, if it has begun.
 
         Args:
             title: For the debug view.
-            judges: Whether the loss is known afterwards.
         """
         if self._instructions:
-            self.program.stages.append(Stage(title, instructions=self._instructions, judges=judges))
+            self.program.stages.append(Stage(title, instructions=self._instructions))
         self._instructions = []
 
     def over_channels(self, title: str, kernel: Kernel, channels: int, operands: Operands) -> None:
