@@ -190,7 +190,7 @@ def test_planned_memory_is_what_training_then_takes():
     engine.build(network, nn.CrossEntropyLoss(), optim.Adam(), threads=1)
     x, y = np.zeros((64, 1, 28, 28), dtype=np.float32), np.zeros(64, dtype=np.int64)
     engine.train(x, y, np.arange(64), 64, 0, np.array([1e-3]))
-    machine = engine._trainer
+    machine = engine._built.trainer
     arrays = [value for value in vars(machine).values() if isinstance(value, np.ndarray)] + machine.memory
     taken = sum(array.nbytes for array in [*arrays, machine.program.tables])
     assert planned is not None

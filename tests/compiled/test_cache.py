@@ -37,6 +37,7 @@ def run(cache: Path | str) -> tuple[str, str]:
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is named by XDG_CACHE_HOME on Linux"),
     pytest.mark.xdist_group("kernel cache"),
+    pytest.mark.capability("H38"),
 ]
 
 

@@ -9,6 +9,8 @@ import pytest
 from pellucid.compiled import threads
 from pellucid.errors import OptionError
 
+pytestmark = pytest.mark.capability("H38")
+
 
 @pytest.fixture(autouse=True)
 def _four_cores(monkeypatch):

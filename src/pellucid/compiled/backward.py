@@ -30,7 +30,7 @@ from pellucid.compiled.kernels import (
 )
 from pellucid.compiled.layout import SLACK, Border, Place, Slot
 from pellucid.compiled.lowering import Matrix, Residue, flipped_order, reach, residues
-from pellucid.compiled.program import AFTERWARDS, Instruction, Operands, Program, Stage, Task
+from pellucid.compiled.program import AFTERWARDS, JUDGES, REPORTS, Instruction, Operands, Program, Stage, Task
 from pellucid.compiled.tiles import cpu, image_tile, lanes_for, row_tile, run_tile, window_tile
 from pellucid.errors import EngineError
 from pellucid.nn import Loss, Network
@@ -46,6 +46,7 @@ class Block:
 
     Attributes:
         owner: Number of the layer, for clipping.
+        path: Where the layer stands.
         gradient: Instructions that make its gradient.
         updates: Parameters that are stepped.
         begin, end: Which rows of each.
@@ -54,6 +55,7 @@ class Block:
     """
 
     owner: int
+    path: str
     gradient: list[Instruction]
     updates: list[Matrix]
     begin: int
@@ -63,7 +65,7 @@ class Block:
 
 
 class Backward(Forward):
-    """Emits a whole training step.
+    """Emits a whole training step. An operation of kind "conv" goes forward in _conv and back in _conv_back.
 
     Args:
         graph: Of the network.
@@ -76,7 +78,9 @@ class Backward(Forward):
         super().__init__(graph, network, training=True)
         self._loss, self._optimizer = loss, optimizer
         self._gradients: dict[Value, Slot] = {}
+        # Gradients by an operation's own output, before its ReLU, which the gradient of its weight needs.
         self._convolved: dict[Operation, Slot] = {}
+        # Gradients that must still be added to others: (total, part).
         self._more: list[tuple[Slot, Slot]] = []
         self._done: dict[int, int] = {}
 
@@ -93,7 +97,8 @@ class Backward(Forward):
                     )
                 self._more = []
         self.close("backward" if self.norms else "forward and backward")
-        [stage for stage in self.program.stages if stage.instructions][-1].judges = True
+        last = [stage for stage in self.program.stages if stage.instructions][-1]
+        last.judges = REPORTS if self._optimizer is None else JUDGES
         self._lower_parameters()
         return self.finish()
 
@@ -262,9 +267,9 @@ class Backward(Forward):
             return
         # Windows reach into the padding, so a border gets numbers; dx's own must stay 0 for others.
         border = reach(op)
-        target = self.new_slot(f"{dx.name}, padded", dx.maps, border) if any(border) else dx
+        target = self.new_slot(f"{dx.name}, padded", dx.maps, border, cleared=True) if any(border) else dx
         operands, window = self._pooled(op, target, dy)
-        scratch = dy.rows * dy.columns * (window + dy.channels) + 64
+        scratch = dy.rows * dy.columns * (window + dy.channels)
         self.program.scratch = max(self.program.scratch, scratch)
         kernel = pooled.pooled_data_gradient(*run_tile(op.conv.kernel_size[0], self.matrix(op).columns))
         self.emit(f"data gradient {op.path}", kernel, operands)
@@ -312,8 +317,6 @@ class Backward(Forward):
         dx = self._into(op.inputs[0], compact=True)
         if dx is None:
             return
-        if any(dx.border):
-            raise EngineError(f"{op.title} cannot write its gradient")
         matrix = self.matrix(op)
         operands = self.dense(dy, dx, matrix.columns, matrix.rows) | {
             "weights": matrix.copy,
@@ -343,15 +346,18 @@ class Backward(Forward):
     def _norm_back(self, op: Operation, dy: Slot) -> None:
         dy = self._masked(op, dy)
         dx = self._into(op.inputs[0], same=dy)
-        operands = self.norms[op]
-        operands |= {"dy": dy.place(), "dy_down": dy.down, "adds": int(self._again(op))}
+        operands = self.norms[op] | {"dy": dy.place(), "dy_down": dy.down, "adds": int(self._again(op))}
         lanes, channels = lanes_for(dy.channels), dy.channels
         self.emit(f"gradient {op.path}", norm.gradient_sums(lanes), operands)
-        self.close("backward")
+        self.close("backward" if op is not self._last_norm() else "forward and backward")
         self.over_channels(f"gradient of {op.path}", norm.combine_gradients(), channels, operands)
         if dx is not None:
-            operands |= {"dx": dx.place(), "dx_down": dx.down}
+            operands = operands | {"dx": dx.place(), "dx_down": dx.down}
             self.emit(f"data gradient {op.path}", norm.normalize_gradient(lanes), operands)
+
+    def _last_norm(self) -> Operation:
+        """Return the batch norm that the way back meets first."""
+        return list(self.norms)[-1]
 
     def _again(self, op: Operation) -> bool:
         """Whether another operation of the same layer came before on the way back; counts this one."""
@@ -439,7 +445,7 @@ class Backward(Forward):
                     **_numbers(optimizer),
                 }
                 squares.append(Instruction(update.squares(), operands, "squares"))
-                steps.append(Instruction(step, operands, "update"))
+                steps.append(Instruction(step, operands, f"update {block.path}"))
                 part += 1
             steps += block.after
             if clips:
@@ -458,15 +464,12 @@ class Backward(Forward):
                 by_layer.setdefault(id(op.layer), []).append(op)
         total = sum(op.cost for ops in by_layer.values() for op in ops) or 1
         for owner, ops in enumerate(by_layer.values()):
-            ops = [op for op in ops if op in self._convolved or op in self.norms]
-            if not ops:
-                continue
             op, layer = ops[0], ops[0].layer
             pieces = max(1, round(_TASKS * sum(o.cost for o in ops) / total))
             if isinstance(layer, nn.BatchNorm2d):
                 vectors = [self.vector(layer, name) for name in ("weight", "bias")]
                 updates = [Matrix(start, 1, 1, op.output.maps[0], op.output.maps[0]) for start in vectors]
-                yield Block(owner, [], updates, 0, 1, 0)
+                yield Block(owner, op.path, [], updates, 0, 1, 0)
             elif op.kind == "conv_pool":
                 yield from self._pooled_blocks(op, owner, pieces)
             else:
@@ -481,13 +484,13 @@ class Backward(Forward):
             updates.append(Matrix(self.vector(op.conv, "bias"), 1, matrix.rows, 1, 1))
         else:  # the kernel writes one all the same
             operands["bias"] = self.program.parameters.add(np.full(matrix.rows, -1))
-        self.program.scratch = max(self.program.scratch, 2 * dy.rows * dy.columns + 64)
+        self.program.scratch = max(self.program.scratch, 2 * dy.rows * dy.columns)
         few = taps * vectors < 8 and 4 * taps * vectors + 2 <= cpu()[1]
         kernel = pooled.pooled_weight_gradient(taps, vectors, lanes, 4 if few else 1)
         gradient = self.make(f"weight gradient {op.path}", kernel, AFTERWARDS, operands)
         for begin, end in _cut(matrix.rows, 1, pieces):
             share = op.cost * (end - begin) / matrix.rows
-            yield Block(owner, [gradient], updates, begin, end, share, [self.transpose(matrix)])
+            yield Block(owner, op.path, [gradient], updates, begin, end, share, [self.transpose(matrix)])
 
     def _dense_blocks(self, ops: list[Operation], owner: int, pieces: int) -> Iterator[Block]:
         """Yield the blocks of a weight, then its bias.
@@ -505,11 +508,11 @@ class Backward(Forward):
         after = [self.transpose(matrix)] if matrix.copy >= 0 else []
         for begin, end in _cut(matrix.rows, multiple, pieces):
             share = sum(o.cost for o in ops) * (end - begin) / matrix.rows
-            yield Block(owner, [i for some in weight for i in some], [matrix], begin, end, share, after)
+            yield Block(owner, op.path, [i for some in weight for i in some], [matrix], begin, end, share, after)
         if op.has_bias:
             channels, start = op.output.maps[0], self.vector(op.layer, "bias")
             bias = [self._bias_gradient(o, start, o is not op) for o in ops]
-            yield Block(owner, bias, [Matrix(start, 1, 1, channels, channels)], 0, 1, 0)
+            yield Block(owner, op.path, bias, [Matrix(start, 1, 1, channels, channels)], 0, 1, 0)
 
     def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool) -> list[Instruction]:
         """Return the instructions of a weight's gradient, one for each group.

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pellucid import nn, optim
-from pellucid._types import Array
+from pellucid._types import Array, Shape
 from pellucid.compiled import graph
 from pellucid.compiled import threads as threads_to_use
 from pellucid.compiled.backward import Backward
 from pellucid.compiled.forward import Forward
 from pellucid.compiled.kernel import prepare
+from pellucid.compiled.layout import ParameterLayout
 from pellucid.compiled.machine import Machine
 from pellucid.compiled.program import Program
 from pellucid.compiled.runner import STEP, run_program
-from pellucid.errors import EngineError, ShapeError
+from pellucid.errors import DataError, EngineError, ShapeError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 from pellucid.random import step_keys
 
 _GROUP = 8  # images of a task, at most
+_TASK_SECONDS = 0.01  # for which a task should not last longer, since a stop waits for one instruction of it
 _SPEED = 3e10  # multiplications a second of one thread, roughly; only decides how many threads pay and who waits
 _WORTH = 60e-6  # seconds of work for which a further thread pays
 
@@ -33,8 +38,8 @@ class CompiledEngine:
 
     def __init__(self) -> None:
         self.hits: Array = np.empty(0, dtype=np.int64)
-        self._network: Network | None = None
-        self._lock = threading.RLock()
+        self._built: _Built | None = None
+        self._lock, self._process = threading.RLock(), os.getpid()
 
     def build(
         self,
@@ -60,36 +65,45 @@ class CompiledEngine:
                 f'the engine "compiled" trains in float32, the network is {network.dtype}; '
                 'use the engine "reference", or network.astype("float32")'
             )
-        self._most, self._exactly = threads_to_use.check(threads), threads is not None
+        most, shape = threads_to_use.check(threads), network.output_shape(network.input_shape)
         if loss is not None:
             loss.check_network(network)
-            loss.forward(np.zeros((1, *network.output_shape(network.input_shape)), np.float32), _example(loss, network))
-        self._network, self._loss, self._optimizer, self._seed = network, loss, optimizer, seed
-        self._graph = graph.translate(network)
-        forward = Forward(self._graph, network, training=False)
-        programs = [forward.lower()]
-        if loss is not None:
-            programs.append(Backward(self._graph, network, loss, optimizer).lower())
-        prepare([run_program(), *(kernel for program in programs for kernel in program.kernels())])
-        self._predictor = Machine(programs[0], network)
-        step = Machine(programs[1], network) if loss is not None else None
-        self._trainer = None if optimizer is None else step
-        self._differentiator = step if optimizer is None else None
-        self._names = [] if optimizer is None else list(optimizer.start(0, np.float32))
-        self._checked: Array | None = None
-        maps = [op.output.maps for op in self._graph.operations if op.kind == "norm"]
-        self._smallest = min((h * w for _, h, w in maps), default=2)
+            loss.forward(np.zeros((1, *shape), np.float32), _example(loss, shape))
+        translated = graph.translate(network)
+        prediction = Forward(translated, network, training=False).lower()
+        training = None if loss is None else Backward(translated, network, loss, optimizer).lower()
+        prepare([run_program(), *prediction.kernels(), *(training.kernels() if training is not None else ())])
+        maps = [op.output.maps for op in translated.operations if op.kind == "norm"]
+        built = _Built(
+            network=network,
+            output_shape=shape,
+            graph=translated,
+            loss=loss,
+            optimizer=optimizer,
+            seed=seed,
+            most=most,
+            exactly=threads is not None,
+            predictor=Machine(prediction, network),
+            trainer=Machine(training, network) if training is not None and optimizer is not None else None,
+            differentiator=Machine(training, network) if training is not None and optimizer is None else None,
+            fewest=max((-(-2 // (h * w)) for _, h, w in maps), default=1),
+        )
+        with self._guard():
+            self._built = built
 
     @property
     def program(self) -> Program:
         """The program of a training step, or of prediction where there is none; str() of it is the debug view."""
-        self._ready()
-        return (self._trainer or self._predictor).program
+        built = self._ready()
+        return (built.trainer or built.predictor).program
 
     def interrupt(self) -> None:
-        """Let a train that runs (in another thread, or below a signal handler) return after the steps done so far."""
-        if self._network is not None and self._trainer is not None:
-            self._trainer.stop()
+        """Let a train that runs (in another thread, or below a signal handler) return after the steps done so far.
+
+        One that begins later does not know of it; who calls this must remember it.
+        """
+        if self._built is not None and self._built.trainer is not None:
+            self._built.trainer.stop()
 
     def predict(self, x: Array) -> Array:
         """Return the network's raw outputs (N, ...).
@@ -97,23 +111,23 @@ class CompiledEngine:
         Args:
             x: Canonical input, (N, C, H, W).
         """
-        network = self._ready()
-        x = self._images(x)
-        outputs = np.empty((len(x), *network.output_shape(network.input_shape)), dtype=np.float32)
+        built = self._ready()
+        x = _real(x, built.network)
+        outputs = np.empty((len(x), *built.output_shape), dtype=np.float32)
         step = np.zeros(1, dtype=STEP.dtype)
         step["batch"] = len(x)
-        seconds = self._predictor.program.cost * len(x) / _SPEED
-        count = self._count(seconds, len(x))
-        with self._lock:
-            self._predictor.go()
-            self._predictor.refresh()
-            self._predictor.run(
+        seconds = built.predictor.program.cost * len(x) / _SPEED
+        count, group = built.threads(seconds, len(x)), _group(built.predictor.program)
+        with self._guard():
+            built.predictor.go()
+            built.predictor.refresh()
+            built.predictor.run(
                 step,
                 threads=count,
-                frames=count * _GROUP,
-                group=_GROUP,
+                frames=count * group,
+                group=group,
                 own_frames=True,
-                images=x,
+                images=np.ascontiguousarray(x, dtype=np.float32),
                 outputs=outputs,
                 seconds=seconds / count,
             )
@@ -127,20 +141,20 @@ class CompiledEngine:
             target: Labels (N,) or floats (N, ...).
             step: Number of the step, which dropout depends on.
         """
-        network = self._ready()
-        if self._loss is None:
+        built = self._ready()
+        if built.loss is None:
             raise EngineError("the engine was built without a loss; gradients need one")
-        with self._lock:
-            if self._differentiator is None:
-                program = Backward(self._graph, network, self._loss, None).lower()
+        with self._guard():
+            if built.differentiator is None:
+                program = Backward(built.graph, built.network, built.loss, None).lower()
                 prepare(program.kernels())
-                self._differentiator = Machine(program, network)
-            self._differentiator.go()
-            order, size = np.arange(len(x)), max(len(x), 1)
-            prepared = self._prepare(self._differentiator, self._loss, x, target, order, size, step, np.zeros(1))
-            losses, _ = self._differentiator.run(**prepared)
-            gradients = np.zeros(network.flat_parameters.size, dtype=np.float32)
-            self._differentiator.program.parameters.unpack(self._differentiator.gradients, gradients)
+                built.differentiator = Machine(program, built.network)
+            machine = built.differentiator
+            machine.go()
+            prepared = built.prepare(machine, x, target, np.arange(len(x)), max(len(x), 1), step, np.zeros(1))
+            losses, _ = machine.run(**prepared)
+            gradients = np.zeros(built.network.flat_parameters.size, dtype=np.float32)
+            machine.program.parameters.unpack(machine.gradients, gradients)
         return float(losses[0]), gradients
 
     def train(
@@ -162,84 +176,28 @@ class CompiledEngine:
             first_step: Number of the chunk's first step in the whole training, from 0.
             learning_rates: One for each step.
         """
-        self._ready()
-        if self._loss is None or self._optimizer is None or self._trainer is None:
-            missing = "a loss" if self._loss is None else "an optimizer"
+        built = self._ready()
+        if built.trainer is None:
+            missing = "a loss" if built.loss is None else "an optimizer"
             raise EngineError(f"the engine was built without {missing}; training needs one")
-        with self._lock:
-            self._trainer.go()
-            prepared = self._prepare(
-                self._trainer, self._loss, images, targets, order, batch_size, first_step, learning_rates
-            )
+        with self._guard():
+            built.trainer.go()
+            prepared = built.prepare(built.trainer, images, targets, order, batch_size, first_step, learning_rates)
             try:
-                losses, self.hits = self._trainer.run(**prepared)
+                losses, self.hits = built.trainer.run(**prepared)
             finally:  # after Ctrl-C too: the steps that were finished hold
-                self._trainer.hand_over()
+                built.trainer.hand_over()
         return losses
-
-    def _prepare(
-        self,
-        machine: Machine,
-        loss: Loss,
-        images: Array,
-        targets: Array,
-        order: Array,
-        batch_size: int,
-        first_step: int,
-        rates: Array,
-    ) -> dict[str, Any]:
-        """Return what a machine wants for training steps, checked; it then has the present parameters."""
-        images, targets = self._images(images), self._targets(loss, targets)
-        order = np.ascontiguousarray(order, dtype=np.int64)[: len(rates) * batch_size]
-        if len(targets) != len(images):
-            raise ShapeError(f"there are {len(images)} images, but {len(targets)} targets")
-        if order.size and (order.min() < 0 or order.max() >= len(images)):
-            raise ShapeError(f"order has indices from {order.min()} to {order.max()} into {len(images)} images")
-        steps = np.zeros(len(rates), dtype=STEP.dtype)
-        steps["start"] = np.arange(len(rates)) * batch_size
-        steps["batch"] = np.minimum(len(order) - steps["start"], batch_size)
-        fewest = int(steps["batch"].min(initial=2))
-        if fewest * self._smallest < 2:
-            raise ShapeError(
-                "batch norm in training needs more than one value per channel, but a batch has one image of one pixel "
-                f"({len(order)} samples in batches of {batch_size}); use another batch size"
-            )
-        steps["rate"] = rates
-        numbers = first_step + 1.0 + np.arange(len(rates))
-        if isinstance(self._optimizer, optim.Adam):
-            beta1, beta2 = self._optimizer.betas
-            steps["correction1"] = 1 / (1 - beta1**numbers)
-            steps["correction2"] = 1 / np.sqrt(1 - beta2**numbers)
-        steps["divisor"] = _divisors(loss, targets[order], steps)
-        dropouts = machine.program.dropouts
-        keys = step_keys(self._seed, first_step, len(rates), dropouts) if dropouts else None
-        steps["keys"] = np.arange(len(rates)) * len(dropouts)
-        if machine.program.loss is not None and "labels" in (machine.program.loss.record.dtype.names or ()):
-            machine.program.loss.record["labels"] = int(targets.dtype == np.int64)
-        seconds = 3 * machine.program.cost * batch_size / _SPEED
-        count = self._count(seconds, batch_size)
-        group = next(g for g in (_GROUP, 4, 2, 1) if g == 1 or batch_size >= 2 * g * count)
-        machine.refresh()
-        return {
-            "steps": steps,
-            "threads": count,
-            "frames": min(batch_size, max(len(order), 1)),
-            "group": group,
-            "images": images,
-            "targets": targets,
-            "order": order,
-            "keys": keys,
-            "seconds": seconds * len(rates) / count,
-        }
 
     def state(self) -> dict[str, Array]:
         """Return copies of the parameters, buffers and what the optimizer remembers, as flat arrays by name."""
-        network = self._ready()
-        state = {"parameters": network.flat_parameters.copy(), "buffers": network.flat_buffers.copy()}
-        if self._trainer is not None:
-            for name, memory in zip(self._names, self._trainer.memory, strict=False):
+        built = self._ready()
+        with self._guard():
+            network = built.network
+            state = {"parameters": network.flat_parameters.copy(), "buffers": network.flat_buffers.copy()}
+            for name, memory, layout in built.memories():
                 state[name] = np.zeros_like(network.flat_parameters)
-                self._trainer.program.parameters.unpack(memory, state[name])
+                layout.unpack(memory, state[name])
         return state
 
     def load_state(self, state: dict[str, Array]) -> None:
@@ -248,49 +206,142 @@ class CompiledEngine:
         Args:
             state: Flat arrays by name.
         """
-        network = self._ready()
-        own = self.state()
-        if set(state) != set(own) or any(state[name].shape != array.shape for name, array in own.items()):
-            raise EngineError("this state belongs to another network or optimizer")
-        with self._lock, network.edit():
-            network.flat_parameters[...] = state["parameters"]
-            network.flat_buffers[...] = state["buffers"]
-            if self._trainer is not None:
-                for name, memory in zip(self._names, self._trainer.memory, strict=False):
-                    memory[:] = np.where(
-                        self._trainer.program.parameters.source >= 0,
-                        self._trainer.program.parameters.pack(state[name]),
-                        0,
-                    )
+        built = self._ready()
+        with self._guard(), built.network.edit():
+            own = self.state()
+            if set(state) != set(own) or any(state[name].shape != array.shape for name, array in own.items()):
+                raise EngineError("this state belongs to another network or optimizer")
+            built.network.flat_parameters[...] = state["parameters"]
+            built.network.flat_buffers[...] = state["buffers"]
+            for name, memory, layout in built.memories():
+                memory[:] = np.where(layout.source >= 0, layout.pack(state[name]), 0)
 
-    def _ready(self) -> Network:
-        if self._network is None:
+    def _ready(self) -> _Built:
+        if self._built is None:
             raise EngineError("the engine is not built yet; call build(network) first")
-        return self._network
+        return self._built
 
-    def _images(self, x: Array) -> Array:
-        network, x = self._ready(), np.asarray(x)
-        if x.shape[1:] != network.input_shape:
-            raise ShapeError(f"the network takes (N, {', '.join(map(str, network.input_shape))}), got {x.shape}")
-        return np.ascontiguousarray(x, dtype=np.float32)
+    def _guard(self) -> threading.RLock:
+        """Return the lock that keeps several callers apart; a new one after a fork, where nobody else is left."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.RLock(), os.getpid()
+        return self._lock
 
-    def _targets(self, loss: Loss, targets: Array) -> Array:
-        """Return targets as the kernels want them; an array is checked when it is first seen."""
-        if targets is not self._checked and len(targets):
-            network = self._ready()
-            shape = network.output_shape(network.input_shape)
-            # The loss itself is asked, about the smallest and the largest label, or one row of floats.
-            some = [targets.argmin(), targets.argmax()] if targets.ndim == 1 else [0]
-            loss.forward(np.zeros((len(some), *shape), dtype=np.float32), targets[some])
-            self._checked = targets
-        kind = np.int64 if np.issubdtype(targets.dtype, np.integer) else np.float32
-        return np.ascontiguousarray(targets, dtype=kind)
 
-    def _count(self, seconds: float, images: int) -> int:
+@dataclass
+class _Built:
+    """What build() has made of a network, all of it or nothing.
+
+    Attributes:
+        most, exactly: How many threads, and whether just as many or as pay.
+        differentiator: Made when gradients are first asked for.
+        fewest: How many images a batch must have for batch norm.
+    """
+
+    network: Network
+    output_shape: Shape
+    graph: graph.Graph
+    loss: Loss | None
+    optimizer: Optimizer | None
+    seed: int
+    most: int
+    exactly: bool
+    predictor: Machine
+    trainer: Machine | None
+    differentiator: Machine | None
+    fewest: int
+
+    def threads(self, seconds: float, images: int) -> int:
         """Return how many threads to use for work of so many seconds on one, over so many images."""
-        if self._exactly:
-            return self._most
-        return max(1, min(self._most, images, math.ceil(seconds / _WORTH)))
+        if self.exactly:
+            return self.most
+        return max(1, min(self.most, images, math.ceil(seconds / _WORTH)))
+
+    def memories(self) -> Iterator[tuple[str, Array, ParameterLayout]]:
+        """Yield name, array and layout of what the optimizer remembers."""
+        if self.trainer is not None and self.optimizer is not None:
+            for name, memory in zip(self.optimizer.start(0, np.float32), self.trainer.memory, strict=False):
+                yield name, memory, self.trainer.program.parameters
+
+    def prepare(
+        self,
+        machine: Machine,
+        images: Array,
+        targets: Array,
+        order: Array,
+        batch_size: int,
+        first_step: int,
+        rates: Array,
+    ) -> dict[str, Any]:
+        """Return what a machine wants for training steps, checked; it then has the present parameters."""
+        order, count = self._checked_order(order, batch_size, rates), len(rates)
+        images, targets = _real(images, self.network), np.asarray(targets)
+        if len(targets) != len(images):
+            raise ShapeError(f"there are {len(images)} images, but {len(targets)} targets")
+        if order.min() < 0 or order.max() >= len(images):
+            raise ShapeError(f"order has indices from {order.min()} to {order.max()} into {len(images)} images")
+        if not (images.dtype == np.float32 and images.flags.c_contiguous):  # only what these steps need is converted
+            images = np.ascontiguousarray(images[order], dtype=np.float32)
+            targets, order = targets[order], np.arange(len(order))
+        targets = self._checked_targets(targets, order)
+
+        steps = np.zeros(count, dtype=STEP.dtype)
+        steps["start"] = np.arange(count) * batch_size
+        steps["batch"] = np.minimum(len(order) - steps["start"], batch_size)
+        if steps["batch"].min() < self.fewest:
+            raise ShapeError(
+                "batch norm in training needs more than one value per channel, but a batch has one image of one pixel "
+                f"({len(order)} samples in batches of {batch_size}); use another batch size"
+            )
+        steps["rate"] = rates
+        if isinstance(self.optimizer, optim.Adam):
+            (beta1, beta2), numbers = self.optimizer.betas, first_step + 1.0 + np.arange(count)
+            steps["correction1"] = 1 / (1 - beta1**numbers)
+            steps["correction2"] = 1 / np.sqrt(1 - beta2**numbers)
+        steps["divisor"] = self._divisors(targets[order], steps)
+        dropouts = machine.program.dropouts
+        steps["keys"] = np.arange(count) * len(dropouts)
+        if machine.program.loss is not None:
+            machine.program.loss.record["labels"] = int(targets.dtype == np.int64)
+        seconds = 3 * machine.program.cost * batch_size / _SPEED
+        threads = self.threads(seconds, batch_size)
+        machine.refresh()
+        return {
+            "steps": steps,
+            "threads": threads,
+            "frames": int(steps["batch"].max()),
+            "group": min(_group(machine.program), max(1, batch_size // (2 * threads))),
+            "images": images,
+            "targets": targets,
+            "order": order,
+            "keys": step_keys(self.seed, first_step, count, dropouts) if dropouts else None,
+            "seconds": seconds * count / threads,
+        }
+
+    def _checked_order(self, order: Array, batch_size: int, rates: Array) -> Array:
+        order = np.asarray(order)
+        if order.dtype.kind not in "iu" or order.ndim != 1 or not len(order):
+            raise ShapeError(f"order must be one or more indices, (S,) integers, got {order.dtype} {order.shape}")
+        if batch_size < 1 or -(-len(order) // batch_size) < len(rates):
+            raise ShapeError(f"{len(order)} samples in batches of {batch_size} are fewer than {len(rates)} steps")
+        return np.ascontiguousarray(order[: len(rates) * batch_size], dtype=np.int64)
+
+    def _checked_targets(self, targets: Array, order: Array) -> Array:
+        """Return targets as the kernels want them; the loss is asked about extreme labels, or a row of floats."""
+        if self.loss is not None:
+            chosen = targets[order]
+            some = [chosen.argmin(), chosen.argmax()] if chosen.ndim == 1 else [0]
+            self.loss.forward(np.zeros((len(some), *self.output_shape), dtype=np.float32), chosen[some])
+        return np.ascontiguousarray(targets, dtype=np.int64 if targets.dtype.kind in "iu" else np.float32)
+
+    def _divisors(self, targets: Array, steps: Array) -> Array:
+        """Return what the sum over each step's images is divided by; targets are those of all steps, in order."""
+        loss, sizes = self.loss, steps["batch"].astype(np.float64)
+        if not isinstance(loss, nn.CrossEntropyLoss):
+            return np.asarray(sizes * math.prod(targets.shape[1:]))
+        if loss.weight is None or targets.dtype != np.int64:
+            return np.asarray(sizes)
+        return np.add.reduceat(loss.weight[targets], steps["start"])
 
 
 def programs(network: Network) -> tuple[Program, Program]:
@@ -318,28 +369,25 @@ def planned_bytes(network: Network, batch_size: int) -> tuple[int, int]:
         EngineError: For a network that the engine cannot run.
     """
     (training, prediction), count = programs(network), threads_to_use.available()
-    return training.memory_bytes(batch_size, count), prediction.memory_bytes(count * _GROUP, count)
+    frames = count * _group(prediction)
+    return training.memory_bytes(batch_size, count), prediction.memory_bytes(frames, count)
 
 
-def _example(loss: Loss, network: Network) -> Array:
+def _group(program: Program) -> int:
+    """Return how many images a task has at most."""
+    return max(1, min(_GROUP, int(_TASK_SECONDS * _SPEED / max(program.cost, 1))))
+
+
+def _example(loss: Loss, shape: Shape) -> Array:
     """Return targets for one image, to let the loss check the output's shape."""
-    if loss.takes_labels:
-        return np.zeros(1, dtype=np.int64)
-    return np.zeros((1, *network.output_shape(network.input_shape)), dtype=np.float32)
+    return np.zeros(1, dtype=np.int64) if loss.takes_labels else np.zeros((1, *shape), dtype=np.float32)
 
 
-def _divisors(loss: Loss, targets: Array, steps: Array) -> Array:
-    """Return what the sum over each step's images is divided by.
-
-    Args:
-        loss: Of the network.
-        targets: Of all steps, in order.
-        steps: With start and batch.
-    """
-    if isinstance(loss, nn.CrossEntropyLoss):
-        if loss.weight is None or targets.dtype != np.int64:
-            return np.asarray(steps["batch"], dtype=np.float64)
-        return np.array(
-            [loss.weight[targets[s : s + n]].sum() for s, n in zip(steps["start"], steps["batch"], strict=True)]
-        )
-    return np.asarray(steps["batch"] * math.prod(targets.shape[1:]), dtype=np.float64)
+def _real(images: Array, network: Network) -> Array:
+    """Return images as an array, if they are real numbers of the network's input shape."""
+    x = np.asarray(images)
+    if x.shape[1:] != network.input_shape:
+        raise ShapeError(f"the network takes (N, {', '.join(map(str, network.input_shape))}), got {x.shape}")
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"images must be numbers, got {x.dtype}")
+    return x

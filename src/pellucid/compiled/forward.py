@@ -104,7 +104,7 @@ class Forward(Lowering):
         y, maps = self.slots[op.output], op.convolved
         channels, _, columns = maps
         places = self.places[op] = self.new_slot(f"places of {op.path}", (-(-math.prod(y.maps) // 4), 1, 1))
-        self.program.scratch = max(self.program.scratch, math.prod(maps) + 64)
+        self.program.scratch = max(self.program.scratch, math.prod(maps))
         (convolution,) = self._correlations(op, None, columns * channels, maps)
         pooling = self.pooling(op.pool, maps, columns * channels, y)
         pooling |= {"x": 0, "places": places.corner, "relu": int(op.relu)}

@@ -1,7 +1,8 @@
 """A network as a list of operations on values, in the order of computation.
 
 Containers are gone, residual blocks have become sums, and what runs as one kernel has become one operation: ReLU joins
-the convolution, dense layer, batch norm or sum before it, and max-pooling joins a convolution where that pays.
+the convolution (depthwise or not), dense layer, batch norm or sum before it, and max-pooling joins a convolution where
+that pays.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Operation:
     """One step of the computation.
 
     Attributes:
-        kind: A value of _KINDS, or "add", "depthwise", "conv_pool".
+        kind: A value of _KINDS, or "depthwise", "conv_pool", "add", "reorder".
         path: Where its layer stands in the network.
-        layer: None for a sum.
+        layer: None for a sum and for reordering.
         number: The layer's place among all, which dropout's random numbers depend on.
         inputs: What it reads.
         output: What it writes.

@@ -31,7 +31,7 @@ from pellucid.compiled.records import WORK, Record
 from pellucid.errors import EngineError
 
 # The one place that owns Numba's options. Division by zero gives infinity, as in NumPy; no fast-math.
-_OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 
 _UNUSED_DAYS = 30
 
@@ -42,7 +42,7 @@ def inline(function: Callable[..., Any]) -> Any:
     Args:
         function: In the language of simd.py and what Numba knows.
     """
-    return njit(forceinline=True, nogil=True, error_model="numpy", boundscheck=False)(function)
+    return njit(forceinline=True, nogil=True, **_OPTIONS)(function)
 
 
 @cache
@@ -127,7 +127,7 @@ class Kernel:
         entry = self._body
         entry.__name__ = entry.__qualname__ = "".join(c if c.isalnum() else "_" for c in self.name)
         arguments = (self.operands.pointer, WORK.pointer)
-        callback = CFunc(entry, (arguments, types.void), {}, dict(_OPTIONS))
+        callback = CFunc(entry, (arguments, types.void), {}, {"nopython": True, **_OPTIONS})
         if _prepared_folder() is not None:
             stored = _Cache(entry)
             stored._name = self.name
@@ -162,12 +162,11 @@ class Kernel:
         return int(callback.address)
 
 
-def prepare(kernels: Iterable[Kernel], progress: bool = True) -> None:
+def prepare(kernels: Iterable[Kernel]) -> None:
     """Load or compile kernels; where some must be compiled, say so on the terminal.
 
     Args:
         kernels: May repeat.
-        progress: Whether to show a bar.
     """
     cold = []
     for kernel in dict.fromkeys(kernels):
@@ -181,8 +180,8 @@ def prepare(kernels: Iterable[Kernel], progress: bool = True) -> None:
     from rich.progress import track
 
     console = Console(stderr=True)
-    shown = progress and console.is_terminal
-    if progress and not shown and len(cold) > 3:
+    shown = console.is_terminal
+    if not shown and len(cold) > 3:
         console.print(f"compiling {len(cold)} kernels (once on this machine)")
     label = "compiling kernels (once on this machine)"
     for kernel in track(cold, label, console=console, transient=True, disable=not shown):

@@ -2,7 +2,7 @@
 
 A **frame** is the memory of one image: every value and gradient that its computation needs, channels last, one behind
 another. The frames of a batch follow each other. A map that a padded convolution reads has a border of zeros in its
-frame, which nobody ever writes to, so padding costs nothing at run time. Slots without a border share memory where
+frame, which nobody writes to, so padding costs nothing at run time. Slots without such a border share memory where
 their lives do not overlap.
 
 Parameters keep PyTorch's layout in the network. The engine has copies in the order in which kernels read them;
@@ -19,8 +19,10 @@ import numpy as np
 from pellucid._types import Array
 from pellucid.compiled.tiles import padded
 
-# Kernels may write so many numbers behind the end of what they work on (adding zeros). They may read further, into
-# the next slot, what they then do not use.
+READ_AHEAD = 64
+"""Kernels read whole tiles: up to so many numbers behind what they work on, which they then do not use."""
+
+# Kernels write whole vectors of zeros to clear a slot, so up to so many numbers behind its end.
 SLACK = 16
 _UNIT = 16
 
@@ -36,7 +38,8 @@ class Slot:
     Attributes:
         name: For the debug view.
         maps: (C, H, W).
-        border: Of zeros.
+        border: Of zeros, which must last, or which a kernel writes to before it is read (cleared).
+        cleared: Whether a kernel clears the whole slot, border and all, for each image.
         offset: Where it begins in the frame, in floats; known when all are placed.
         birth, death: First and last instruction that uses it.
     """
@@ -44,6 +47,7 @@ class Slot:
     name: str
     maps: tuple[int, int, int]
     border: Border = (0, 0, 0, 0)
+    cleared: bool = False
     offset: int = -1
     birth: int = -1
     death: int = -1
@@ -57,6 +61,11 @@ class Slot:
         """Note that an instruction uses it."""
         self.birth = instruction if self.birth < 0 else min(self.birth, instruction)
         self.death = max(self.death, instruction)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether its zeros must last, so that it shares memory with no other slot."""
+        return any(self.border) and not self.cleared
 
     @property
     def channels(self) -> int:
@@ -114,13 +123,13 @@ class Place:
 def place_slots(slots: list[Slot]) -> int:
     """Give every slot its offset and return the size of a frame.
 
-    Slots with a border lie alone, since their zeros must last; others share memory with those that live before or
+    Slots whose zeros must last lie alone; others share memory with those that live before or
     after them. The largest are placed first, each as low as it fits.
     """
     placed: list[Slot] = []
     for slot in sorted(slots, key=lambda s: -s.size):
-        alone = any(slot.border)
-        others = [s for s in placed if alone or any(s.border) or (slot.birth <= s.death and s.birth <= slot.death)]
+        alone = slot.lasts
+        others = [s for s in placed if alone or s.lasts or (slot.birth <= s.death and s.birth <= slot.death)]
         offset = 0
         for other in sorted(others, key=lambda s: s.offset):
             if offset + slot.size <= other.offset:

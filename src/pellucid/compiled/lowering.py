@@ -12,14 +12,11 @@ from pellucid._types import Array
 from pellucid.compiled.graph import Graph, Operation, Value
 from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels import update
-from pellucid.compiled.layout import Border, Place, Slot, columns_padded
+from pellucid.compiled.layout import READ_AHEAD, Border, Place, Slot, columns_padded
 from pellucid.compiled.program import Instruction, Operands, Program, Stage, Task
 from pellucid.compiled.tiles import cpu, lanes_for, padded
 from pellucid.errors import EngineError
 from pellucid.nn import Layer, Network
-
-# Kernels may read this many numbers behind the end of a parameter.
-_BEHIND = 128
 
 
 @dataclass(eq=False)
@@ -72,7 +69,7 @@ class Lowering:
         self._now = 0
         self._instructions: list[Instruction] = []
         widest = max(math.prod(v.maps) for v in [graph.input, *self.producer])
-        self.nothing = self.program.parameters.add(np.full(widest + _BEHIND, -1))
+        self.nothing = self.program.parameters.add(np.full(widest + READ_AHEAD, -1))
         self._make_slots()
 
     def finish(self) -> Program:
@@ -80,8 +77,8 @@ class Lowering:
         for matrix in self.matrices.values():
             if matrix.copy >= 0:
                 self.program.refresh.tasks.append(Task([self.transpose(matrix)], 0, matrix.rows))
-        self.program.parameters.finish(_BEHIND)
-        self.program.vectors.finish(_BEHIND)
+        self.program.parameters.finish(READ_AHEAD)
+        self.program.vectors.finish(READ_AHEAD)
         self.program.finish()
         return self.program
 
@@ -95,7 +92,7 @@ class Lowering:
             if op is not None and (
                 (op.kind == "add" and self._is_only_summed(op.inputs[0]))
                 or (op.kind == "dropout" and not self.training)
-                or (op.kind == "flatten" and not any(self._border(op.inputs[0])))
+                or (op.kind == "flatten" and not any(self.slots[op.inputs[0]].border))
             ):
                 self.slots[value] = self.slots[op.inputs[0]]
             else:
@@ -118,15 +115,18 @@ class Lowering:
         plain = maker is not None and maker.kind in ("conv", "linear", "depthwise", "norm") and not maker.relu
         return plain and len(self.graph.consumers(value)) == 1
 
-    def new_slot(self, name: str, maps: tuple[int, int, int], border: Border = (0, 0, 0, 0)) -> Slot:
+    def new_slot(
+        self, name: str, maps: tuple[int, int, int], border: Border = (0, 0, 0, 0), cleared: bool = False
+    ) -> Slot:
         """Return a new slot of the frame.
 
         Args:
             name: For the debug view.
             maps: (C, H, W).
             border: Top, left, bottom, right.
+            cleared: Whether a kernel clears it for each image.
         """
-        slot = Slot(name, maps, border)
+        slot = Slot(name, maps, border, cleared)
         self.program.slots.append(slot)
         return slot
 

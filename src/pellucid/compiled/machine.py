@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from pellucid._types import Array
+from pellucid.compiled.layout import READ_AHEAD
 from pellucid.compiled.program import Program
 from pellucid.compiled.records import WORK
 from pellucid.compiled.runner import BEGIN, DONE, LEAVE, MEETING_SIZE, RUN, START, STEP, STOP, run_program
+from pellucid.errors import EngineError
 from pellucid.nn import Network
 
 _SHORT = 0.02  # seconds for which a caller may be deaf to signals
@@ -42,11 +44,12 @@ class Machine:
         self.weights, self.gradients = _floats(size), _floats(trained)
         self.memory = [_floats(trained), _floats(trained)]
         self._vectors = _floats(program.vectors.size)
-        self._copies = _floats(program.copies + 256)
+        self._copies = _floats(program.copies + READ_AHEAD)
         self._statistics = np.zeros(max(program.parts, 1))
         self._frames, self._scratch = _floats(0), _floats(0)
         self._losses, self._hits = np.zeros(0), np.zeros(0, dtype=np.int64)
         self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
+        self._stopped = False
         self._pause = _pause_address()
         program.load()
         self._loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(run_program().address)
@@ -74,11 +77,12 @@ class Machine:
 
     def stop(self) -> None:
         """Let a run end soon, without the step that it is in; so does the next one until go() is called."""
+        self._stopped = True
         self._meeting[STOP] = 1
 
     def go(self) -> None:
         """Forget a stop."""
-        self._meeting[STOP] = 0
+        self._stopped = False
 
     def run(
         self,
@@ -115,20 +119,23 @@ class Machine:
             seconds: About how long it will take.
         """
         program = self.program
-        largest = int(steps["batch"].max(initial=0))
-        if self._frames.size < frames * program.frame + 64:
-            self._frames = _floats(0)
-            self._frames = _floats(frames * program.frame + 64)
-        if self._losses.size < largest:
-            self._losses, self._hits = np.zeros(largest), np.zeros(largest, dtype=np.int64)
-        own_scratch = program.scratch + 64
-        if self._scratch.size < threads * own_scratch:
-            self._scratch = _floats(threads * own_scratch)
+        largest = int(steps["batch"].max(initial=0)) if program.loss is not None else 0
+        own_scratch = program.scratch + READ_AHEAD
+        try:
+            self._frames = _grown(self._frames, frames * program.frame + READ_AHEAD)
+            self._scratch = _grown(self._scratch, threads * own_scratch)
+            if self._losses.size < largest:
+                self._losses, self._hits = np.zeros(largest), np.zeros(largest, dtype=np.int64)
+        except MemoryError:
+            need = program.memory_bytes(frames, threads) / 2**30
+            raise EngineError(
+                f"{frames} images at a time take {need:.1f} GB, which are not there; use a smaller batch or images"
+            ) from None
         stages = program.stage_table if stages is None else stages
         losses, hits = np.zeros(len(steps)), np.zeros(len(steps), dtype=np.int64)
-        stopped = self._meeting[STOP]
-        self._meeting[:] = 0
-        self._meeting[STOP] = stopped
+        meeting = self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
+        if self._stopped:
+            self.stop()
 
         runs = _records(
             RUN,
@@ -138,7 +145,7 @@ class Machine:
                 "stages": stages,
                 "tasks": program.task_table,
                 "steps": steps,
-                "meeting": self._meeting,
+                "meeting": meeting,
                 "order": order,
                 "keys": keys,
                 "losses": losses,
@@ -173,34 +180,42 @@ class Machine:
         works["scratch"] += 4 * own_scratch * np.arange(threads)
         if own_frames:
             works["frames"] += 4 * program.frame * group * np.arange(threads)
-        alone, helpers = seconds < _SHORT, []
-        addresses = [(runs[t:].ctypes.data, works[t:].ctypes.data) for t in range(threads)]
+        alone, ended = seconds < _SHORT, []
+        kept = (runs, works, steps, stages, meeting, images, targets, order, outputs, keys, losses, hits)
+
+        def work(thread: int, end: threading.Event) -> None:
+            try:
+                self._loop(runs[thread:].ctypes.data, works[thread:].ctypes.data)
+            finally:
+                _ = kept  # whatever becomes of the caller, this memory lasts as long as the thread
+                end.set()
+
         try:
-            for number, pair in enumerate(addresses[int(alone) :]):
-                helpers.append(threading.Thread(target=self._loop, args=pair, name=f"pellucid-{number}"))
-                helpers[-1].start()
-            self._meeting[START] = BEGIN
+            for thread in range(int(alone), threads):
+                ended.append(threading.Event())
+                threading.Thread(target=work, args=(thread, ended[-1]), name=f"pellucid-{thread}").start()
+            meeting[START] = BEGIN
             if alone:
-                self._loop(*addresses[0])
-            for helper in helpers:
-                helper.join()
+                work(0, threading.Event())
+            for end in ended:
+                end.wait()
         except BaseException:  # Ctrl-C, or no more threads to be had
             self.stop()
-            if self._meeting[START] != BEGIN:  # the loop expects all threads, so those that are there leave again
-                self._meeting[START] = LEAVE
-            _join_all(helpers)
+            if meeting[START] == BEGIN:
+                _wait_for(ended)
+            else:  # the loop expects all threads, so those that are there, or still come, leave again
+                meeting[START] = LEAVE
             raise
-        done = int(self._meeting[DONE])
+        done = int(meeting[DONE])
         return losses[:done], hits[:done]
 
 
-def _join_all(threads: list[threading.Thread]) -> None:
-    """Wait for threads, whatever signals come: they work on memory that must not go away before they end."""
-    while any(thread.is_alive() for thread in threads):
-        with contextlib.suppress(BaseException):
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join()
+def _wait_for(ended: list[threading.Event]) -> None:
+    """Wait until all threads have ended, whatever signals come: they work on memory that the next run uses."""
+    for end in ended:
+        while not end.is_set():
+            with contextlib.suppress(BaseException):
+                end.wait()
 
 
 def _records(record: Any, count: int, arrays: dict[str, Array | None]) -> Array:
@@ -218,6 +233,11 @@ def _pause_address() -> int:
     else:
         function = ctypes.CDLL(None).sched_yield
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+def _grown(array: Array, size: int) -> Array:
+    """Return an array of at least so many floats: the same one, or a new one of zeros."""
+    return array if array.size >= size else _floats(size)
 
 
 def _floats(size: int) -> Array:

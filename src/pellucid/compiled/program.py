@@ -21,13 +21,17 @@ from pellucid.compiled.records import Record
 AFTERWARDS = 1 << 40
 """The number of whatever runs after all stages over images, in the order of instructions."""
 
+JUDGES, REPORTS = 1, 2
+"""What a stage does with the loss, see STAGE."""
+
 INSTRUCTION = Record("Instruction", "Addresses of a kernel and of its operands.", "kernel operands")
 
 STAGE = Record(
     "Stage",
     """over_images: 1 for images, 0 for blocks.
     first, last: Which instructions, or which tasks.
-    judges: 1 where the loss is known afterwards: a step whose loss is not finite ends there.
+    judges: JUDGES where the loss is known afterwards, and a step whose loss is not finite ends there; REPORTS where it
+        goes on all the same; else 0.
     """,
     "over_images first last judges",
 )
@@ -91,13 +95,13 @@ class Stage:
         title: For the debug view.
         instructions: Of a stage over images.
         tasks: Of a stage over blocks.
-        judges: Whether the loss is known afterwards.
+        judges: As in STAGE.
     """
 
     title: str
     instructions: list[Instruction] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
-    judges: bool = False
+    judges: int = 0
 
 
 @dataclass
@@ -116,7 +120,10 @@ class Program:
         loss: The instruction whose operands say whether targets are labels.
         parts: Partial sums of squares, for clipping.
         dropouts: Numbers of the dropout layers, whose keys a step needs.
-        frame: Floats of a frame.
+        frame: Floats of a frame; known, as all below, when the program is finished.
+        tables: All tables, int32.
+        instruction_table, task_table, stage_table: What the compiled loop runs through.
+        refresh_table: The stage refresh as such a table.
         cost: Multiplications for one image.
     """
 
@@ -128,11 +135,17 @@ class Program:
     refresh: Stage = field(default_factory=lambda: Stage("copies"))
     loss: Instruction | None = None
     copies: int = 0
-    scratch: int = 64
+    scratch: int = 0
     parts: int = 0
     dropouts: list[int] = field(default_factory=list)
     frame: int = 0
     cost: float = 0.0
+    tables: Array = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    instruction_table: Array = field(default_factory=lambda: np.empty(0, dtype=INSTRUCTION.dtype))
+    task_table: Array = field(default_factory=lambda: np.empty(0, dtype=TASK.dtype))
+    stage_table: Array = field(default_factory=lambda: np.empty(0, dtype=STAGE.dtype))
+    refresh_table: Array = field(default_factory=lambda: np.empty(0, dtype=STAGE.dtype))
+    _instructions: list[Instruction] = field(default_factory=list)
     _tables: list[Array] = field(default_factory=list)
     _table_size: int = 0
 
@@ -175,7 +188,7 @@ class Program:
                 instructions += task.instructions
                 tasks.append((begin, len(instructions), task.begin, task.end))
             last = len(instructions) if stage.instructions else len(tasks)
-            stages.append((int(bool(stage.instructions)), first, last, int(stage.judges)))
+            stages.append((int(bool(stage.instructions)), first, last, stage.judges))
         self.stage_table, self.refresh_table = _table(STAGE, stages[:-1]), _table(STAGE, stages[-1:])
         self.task_table = _table(TASK, tasks)
         self._instructions = instructions

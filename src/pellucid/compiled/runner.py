@@ -24,7 +24,7 @@ import numpy as np
 from numba import carray
 
 from pellucid.compiled.kernel import Kernel, inline
-from pellucid.compiled.program import INSTRUCTION, STAGE, TASK
+from pellucid.compiled.program import INSTRUCTION, JUDGES, STAGE, TASK
 from pellucid.compiled.records import Record
 from pellucid.compiled.simd import (
     address,
@@ -141,6 +141,8 @@ def run_program() -> Kernel:
                         task = carray(_tasks_at(run.tasks + (stage.first + number) * TASK_SIZE), 1)[0]
                         first, last, work.first, work.last = task.first, task.last, task.begin, task.end
                     for i in range(first, last):
+                        if stage.over_images and atomic_load(at(meeting, STOP)):
+                            break
                         instruction = carray(_instructions_at(run.instructions + i * INSTRUCTION_SIZE), 1)[0]
                         call(instruction.kernel, instruction.operands, work_address)
                 _meet(meeting, threads, run.pause)
@@ -156,7 +158,7 @@ def run_program() -> Kernel:
                         doubles(run.losses)[step_number] = loss
                         longs(run.hits)[step_number] = hits
                         atomic_store(at(meeting, DONE), step_number + 1)
-                    if not np.isfinite(loss):
+                    if stage.judges == JUDGES and not np.isfinite(loss):
                         return
 
     return Kernel("run_program", RUN, body)

@@ -1,4 +1,11 @@
-"""Where images come in and outputs go out: from channels first to channels last, and back."""
+"""Where images come in and outputs go out: from channels first to channels last, and back.
+
+    frame[r, c, n] = image[n, r, c]
+    output[n, r, c] = frame[r, c, n]
+    vector[(n H + r) W + c] = frame[r, c, n]
+
+The loops are the formulas; they touch each number once.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +25,17 @@ EDGE = Record(
     rows, columns, channels: Of the map.
     """,
     "map down rows columns channels",
+)
+
+
+REORDER = Record(
+    "Reorder",
+    """Operands of flattening.
+
+    map, down, rows, columns, channels: As in Edge.
+    vector: Where the vector begins in the frame.
+    """,
+    "map down rows columns channels vector",
 )
 
 
@@ -86,14 +104,3 @@ def reorder(back: bool) -> Kernel:
                             vector[0] = place[n]
 
     return Kernel(f"reorder[{'back' if back else ''}]", REORDER, body)
-
-
-REORDER = Record(
-    "Reorder",
-    """Operands of flattening.
-
-    map, down, rows, columns, channels: As in Edge.
-    vector: Where the vector begins in the frame.
-    """,
-    "map down rows columns channels vector",
-)

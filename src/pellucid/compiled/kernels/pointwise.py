@@ -1,6 +1,9 @@
 """What happens number by number: activations, dropout, sums, copies.
 
-A map has rows of length numbers (columns times channels), a step apart. LLVM makes vectors of these loops by itself.
+    y[i] = f(a[i])        y[i] = a[i] + b[i]        dx[i] = f'(...) dy[i]
+
+for the numbers i of a row of a map (columns times channels); rows lie a step apart. The loops are the formulas; where
+LLVM would not make vectors of them by itself, they are written in vectors.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def pooled_data_gradient(taps: int, vectors: int, lanes: int) -> Kernel:
 
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
-        tables, channels, width, window = ints(work.tables), op.channels, op.width, op.window
+        tables, channels, width, run, window = ints(work.tables), op.channels, op.width, op.run, op.window
         origins, cells, tap_offsets = at(tables, op.origins), at(tables, op.cells), at(tables, op.taps)
         windows, columns, tap_step = op.rows * op.columns, op.columns, op.tap_step
         # Scratch: how many channels have their maximum at each place of each window, then their numbers.
@@ -157,13 +157,13 @@ def pooled_data_gradient(taps: int, vectors: int, lanes: int) -> Kernel:
                         several = np.int64(counts[p * window + place])
                         if several:
                             target = at(frame, op.x + origins[p] + cells[place] + tap_offsets[tap])
-                            for k in range(0, op.run, V * L):
+                            for k in range(0, run, V * L):
                                 t = load(T, V, L, at(target, k), tap_step)
                                 for e in range(start, start + several):
                                     channel = np.int64(numbers[e])
                                     row = at(w, channel * width + k)
                                     t = add_scaled(t, T, dy[channel], row, channels * width)
-                                store(t, T, at(target, k), tap_step)
+                                store_part(t, T, at(target, k), tap_step, run - k)
                         start += several
 
     return Kernel(f"pooled_data_gradient[{taps}x{vectors}x{lanes}]", POOLED_GRADIENT, body)

@@ -1,7 +1,8 @@
 """The optimizer's step over a block of parameters, the transposed copies, and the norms that clipping needs.
 
 Formulas are those of pellucid.optim. A parameter is a matrix (taps, rows, width); a block is the same range of rows of
-every tap, which lies in one piece for each tap. Padding at the end of a row is 0 and stays 0.
+every tap, which lies in one piece for each tap. Padding at the end of a row starts as 0 and is updated too; no kernel
+uses what becomes of it.
 """
 
 from __future__ import annotations
