@@ -49,8 +49,9 @@ format: $(VENV)/.dev  ## format, sort imports, write the capabilities page
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/capabilities.py
 
-bench: $(TEST_TOOLS)  ## time of a training step; TORCH=1 puts PyTorch beside it
+bench: $(TEST_TOOLS)  ## time and memory of training, of compiling; TORCH=1 puts PyTorch beside it
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/compiling.py
 
 reliability: $(VENV)/.dev  ## errors and digests of the compiled engine: writes docs/reliability.md
 	$(BIN)/python scripts/reliability.py

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import carray
@@ -121,12 +122,13 @@ def activation_gradient(name: str) -> Kernel:
     return Kernel(f"{name}_gradient", POINTWISE, body)
 
 
-@cache
-def relu_gradient(lanes: int) -> Kernel:
-    """Return the kernel y = b where a > 0, else 0. In vectors, since a branch for each number would be guessed wrong.
+def _in_vectors(name: str, lanes: int, combine: Any) -> Kernel:
+    """Return the kernel y = combine(a, b), vector by vector.
 
     Args:
+        name: Of the kernel.
         lanes: L, of a vector.
+        combine: An inlined function of two tiles of one vector.
     """
     L = lanes
 
@@ -140,11 +142,26 @@ def relu_gradient(lanes: int) -> Kernel:
                 y = at(frame, op.y + row * op.y_down)
                 for i in range(0, length, L):
                     left = length - i
-                    dy = load_part(1, 1, L, at(b, i), 0, left)
-                    dx = where_positive(load_part(1, 1, L, at(a, i), 0, left), dy, zeros(1, L))
-                    store_part(dx, 1, at(y, i), 0, left)
+                    first, second = load_part(1, 1, L, at(a, i), 0, left), load_part(1, 1, L, at(b, i), 0, left)
+                    store_part(combine(first, second), 1, at(y, i), 0, left)
 
-    return Kernel(f"relu_gradient[{lanes}]", POINTWISE, body)
+    return Kernel(name, POINTWISE, body)
+
+
+@cache
+def relu_gradient(lanes: int) -> Kernel:
+    """Return the kernel y = b where a > 0, else 0. A branch for each number would be guessed wrong half of the time.
+
+    Args:
+        lanes: L, of a vector.
+    """
+    L = lanes
+
+    @inline
+    def kept(a, b):
+        return where_positive(a, b, zeros(1, L))
+
+    return _in_vectors(f"relu_gradient[{lanes}]", lanes, kept)
 
 
 @cache
@@ -155,24 +172,12 @@ def add_maps(lanes: int, as_relu: bool) -> Kernel:
         lanes: L, of a vector.
         as_relu: Whether negative sums become 0.
     """
-    L = lanes
 
-    def body(op, work):
-        op, work = carray(op, 1)[0], carray(work, 1)[0]
-        length = op.length
-        for image in range(work.first, work.last):
-            frame = at(floats(work.frames), image * work.frame)
-            for row in range(op.rows):
-                a, b = at(frame, op.a + row * op.a_down), at(frame, op.b + row * op.b_down)
-                y = at(frame, op.y + row * op.y_down)
-                for i in range(0, length, L):
-                    left = length - i
-                    t = add(load_part(1, 1, L, at(a, i), 0, left), load_part(1, 1, L, at(b, i), 0, left))
-                    if as_relu:
-                        t = relu(t)
-                    store_part(t, 1, at(y, i), 0, left)
+    @inline
+    def total(a, b):
+        return relu(add(a, b)) if as_relu else add(a, b)
 
-    return Kernel(f"add_maps[{lanes}{', relu' if as_relu else ''}]", POINTWISE, body)
+    return _in_vectors(f"add_maps[{lanes}{', relu' if as_relu else ''}]", lanes, total)
 
 
 @cache
@@ -182,19 +187,12 @@ def copy_map(lanes: int) -> Kernel:
     Args:
         lanes: L, of a vector.
     """
-    L = lanes
 
-    def body(op, work):
-        op, work = carray(op, 1)[0], carray(work, 1)[0]
-        length = op.length
-        for image in range(work.first, work.last):
-            frame = at(floats(work.frames), image * work.frame)
-            for row in range(op.rows):
-                a, y = at(frame, op.a + row * op.a_down), at(frame, op.y + row * op.y_down)
-                for i in range(0, length, L):
-                    store_part(load_part(1, 1, L, at(a, i), 0, length - i), 1, at(y, i), 0, length - i)
+    @inline
+    def same(a, b):
+        return a
 
-    return Kernel(f"copy_map[{lanes}]", POINTWISE, body)
+    return _in_vectors(f"copy_map[{lanes}]", lanes, same)
 
 
 @cache

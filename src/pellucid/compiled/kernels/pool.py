@@ -72,6 +72,15 @@ POOL = Record(
 )
 
 
+@inline
+def _clear(op, frame):
+    """Set dx to 0; its border is not touched."""
+    for row in range(op.map_rows):
+        dx = at(frame, op.x + row * op.x_down)
+        for i in range(op.map_length):
+            dx[i] = np.float32(0)
+
+
 @cache
 def _places(wide: bool) -> tuple[Any, Any]:
     """Return the inlined functions write(places, index, tile, count) and read(places, index) -> place.
@@ -171,10 +180,7 @@ def max_pool_gradient(wide: bool) -> Kernel:
         for image in range(work.first, work.last):
             frame = at(floats(work.frames), image * work.frame)
             places = at(frame, op.places)
-            for row in range(op.map_rows):
-                dx = at(frame, op.x + row * op.x_down)
-                for i in range(op.map_length):
-                    dx[i] = np.float32(0)
+            _clear(op, frame)
             for row in range(op.rows):
                 for column in range(op.columns):
                     window = row * op.columns + column
@@ -232,10 +238,7 @@ def mean_pool_gradient(lanes: int) -> Kernel:
         tables, channels = ints(work.tables), op.channels
         for image in range(work.first, work.last):
             frame = at(floats(work.frames), image * work.frame)
-            for row in range(op.map_rows):
-                dx = at(frame, op.x + row * op.x_down)
-                for i in range(op.map_length):
-                    dx[i] = np.float32(0)
+            _clear(op, frame)
             for row in range(op.rows):
                 top, bottom = tables[op.tops + row], tables[op.bottoms + row]
                 for column in range(op.columns):
