@@ -145,8 +145,6 @@ class Kernel:
     @cached_property
     def address(self) -> int:
         """Where its code lies in memory."""
-        if config.DISABLE_JIT:
-            raise EngineError('NUMBA_DISABLE_JIT is set, so nothing can be compiled; use the engine "reference"')
         callback = self._callback
         try:
             callback.compile()
@@ -167,7 +165,14 @@ def prepare(kernels: Iterable[Kernel]) -> None:
 
     Args:
         kernels: May repeat.
+
+    Raises:
+        EngineError: Where Numba was told not to compile.
     """
+    if config.DISABLE_JIT:
+        raise EngineError(
+            'NUMBA_DISABLE_JIT is set, so nothing can be compiled; unset it, or use the engine "reference"'
+        )
     cold = []
     for kernel in dict.fromkeys(kernels):
         if kernel.compiled:
