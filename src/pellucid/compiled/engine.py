@@ -19,7 +19,7 @@ from pellucid.compiled.backward import Backward
 from pellucid.compiled.forward import Forward
 from pellucid.compiled.kernel import prepare
 from pellucid.compiled.layout import ParameterLayout
-from pellucid.compiled.machine import Machine
+from pellucid.compiled.machine import SHORT, Machine
 from pellucid.compiled.program import Program
 from pellucid.compiled.runner import STEP, run_program
 from pellucid.errors import DataError, EngineError, ShapeError
@@ -113,21 +113,26 @@ class CompiledEngine:
         """
         built = self._ready()
         x = _real(x, built.network)
+        x = np.ascontiguousarray(x, dtype=np.float32)
         outputs = np.empty((len(x), *built.output_shape), dtype=np.float32)
-        step = np.zeros(1, dtype=STEP.dtype)
-        step["batch"] = len(x)
-        seconds = built.predictor.program.cost * len(x) / _SPEED
-        count, group = built.threads(seconds, len(x)), _group(built.predictor.program)
+        machine = built.predictor
+        seconds = machine.program.cost * len(x) / _SPEED
+        count, group = built.threads(seconds, len(x)), _group(machine.program)
         with self._guard():
-            built.predictor.go()
-            built.predictor.refresh()
-            built.predictor.run(
+            machine.refresh()
+            if count == 1 and seconds < SHORT:
+                machine.predict_alone(x, outputs, group)
+                return outputs
+            step = np.zeros(1, dtype=STEP.dtype)
+            step["batch"] = len(x)
+            machine.go()
+            machine.run(
                 step,
                 threads=count,
                 frames=count * group,
                 group=group,
                 own_frames=True,
-                images=np.ascontiguousarray(x, dtype=np.float32),
+                images=x,
                 outputs=outputs,
                 seconds=seconds / count,
             )

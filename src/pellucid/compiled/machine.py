@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pellucid.compiled.runner import BEGIN, DONE, LEAVE, MEETING_SIZE, RUN, STAR
 from pellucid.errors import EngineError
 from pellucid.nn import Network
 
-_SHORT = 0.02  # seconds for which a caller may be deaf to signals
+SHORT = 0.02
+"""Seconds for which a caller may be deaf to signals."""
 
 
 class Machine:
@@ -50,6 +52,7 @@ class Machine:
         self._losses, self._hits = np.zeros(0), np.zeros(0, dtype=np.int64)
         self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
         self._stopped = False
+        self._alone: _Alone | None = None
         self._pause = _pause_address()
         program.load()
         self._loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(run_program().address)
@@ -83,6 +86,81 @@ class Machine:
     def go(self) -> None:
         """Forget a stop."""
         self._stopped = False
+
+    def predict_alone(self, images: Array, outputs: Array, group: int) -> None:
+        """Run the program of a prediction on the caller's thread, with as little ado as possible.
+
+        Args:
+            images: float32, C-contiguous.
+            outputs: float32, C-contiguous, written.
+            group: Images of a task.
+        """
+        ready = self._alone
+        if ready is None or ready.group != group:
+            self._make_room(group, 1, 0)
+            step, meeting = np.zeros(1, dtype=STEP.dtype), np.zeros(MEETING_SIZE, dtype=np.int64)
+            runs = self._runs(1, group, True, step, self.program.stage_table, meeting)
+            works = self._works(1, group, True)
+            fields = step["batch"], works["images"], works["outputs"]
+            kept = step, runs, works, self._frames, self._scratch
+            ready = self._alone = _Alone(group, kept, meeting, _address(runs), _address(works), *fields)
+        ready.batch[0], ready.images[0], ready.outputs[0] = len(images), _address(images), _address(outputs)
+        ready.meeting.fill(0)
+        ready.meeting[START] = BEGIN
+        self._loop(ready.run, ready.work)
+
+    def _make_room(self, frames: int, threads: int, losses: int) -> None:
+        """Make sure that there are so many frames, scratch memory for so many threads, and places for losses."""
+        program = self.program
+        try:
+            self._frames = _grown(self._frames, frames * program.frame + READ_AHEAD)
+            self._scratch = _grown(self._scratch, threads * (program.scratch + READ_AHEAD))
+            if self._losses.size < losses:
+                self._losses, self._hits = np.zeros(losses), np.zeros(losses, dtype=np.int64)
+        except MemoryError:
+            need = program.memory_bytes(frames, threads) / 2**30
+            raise EngineError(
+                f"{frames} images at a time take {need:.1f} GB, which are not there; use a smaller batch or images"
+            ) from None
+
+    def _runs(self, threads: int, group: int, own_frames: bool, steps: Array, stages: Array, meeting: Array) -> Array:
+        """Return a Run for each thread, without the caller's arrays."""
+        tables = {"instructions": self.program.instruction_table, "tasks": self.program.task_table}
+        runs = np.zeros(threads, dtype=RUN.dtype)
+        for name, array in {**tables, "steps": steps, "stages": stages, "meeting": meeting}.items():
+            runs[name] = _address(array)
+        runs["stage_count"], runs["step_count"], runs["pause"] = len(stages), len(steps), self._pause
+        runs["thread"], runs["threads"] = np.arange(threads), threads
+        runs["group"], runs["own_frames"] = group, int(own_frames)
+        return runs
+
+    def _works(self, threads: int, group: int, own_frames: bool) -> Array:
+        """Return a Work for each thread, without the caller's arrays."""
+        program, memory = (
+            self.program,
+            {
+                "frames": self._frames,
+                "weights": self.weights,
+                "gradients": self.gradients,
+                "memory1": self.memory[0],
+                "memory2": self.memory[1],
+                "copies": self._copies,
+                "buffers": self._vectors,
+                "tables": self.program.tables,
+                "statistics": self._statistics,
+                "scratch": self._scratch,
+                "losses": self._losses,
+                "hits": self._hits,
+            },
+        )
+        works = np.zeros(threads, dtype=WORK.dtype)
+        for name, array in memory.items():
+            works[name] = _address(array)
+        works["frame"] = program.frame
+        works["scratch"] += 4 * (program.scratch + READ_AHEAD) * np.arange(threads)
+        if own_frames:
+            works["frames"] += 4 * program.frame * group * np.arange(threads)
+        return works
 
     def run(
         self,
@@ -119,68 +197,20 @@ class Machine:
             seconds: About how long it will take.
         """
         program = self.program
-        largest = int(steps["batch"].max(initial=0)) if program.loss is not None else 0
-        own_scratch = program.scratch + READ_AHEAD
-        try:
-            self._frames = _grown(self._frames, frames * program.frame + READ_AHEAD)
-            self._scratch = _grown(self._scratch, threads * own_scratch)
-            if self._losses.size < largest:
-                self._losses, self._hits = np.zeros(largest), np.zeros(largest, dtype=np.int64)
-        except MemoryError:
-            need = program.memory_bytes(frames, threads) / 2**30
-            raise EngineError(
-                f"{frames} images at a time take {need:.1f} GB, which are not there; use a smaller batch or images"
-            ) from None
+        self._make_room(frames, threads, int(steps["batch"].max(initial=0)) if program.loss is not None else 0)
         stages = program.stage_table if stages is None else stages
         losses, hits = np.zeros(len(steps)), np.zeros(len(steps), dtype=np.int64)
         meeting = self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
         if self._stopped:
             self.stop()
 
-        runs = _records(
-            RUN,
-            threads,
-            {
-                "instructions": program.instruction_table,
-                "stages": stages,
-                "tasks": program.task_table,
-                "steps": steps,
-                "meeting": meeting,
-                "order": order,
-                "keys": keys,
-                "losses": losses,
-                "hits": hits,
-            },
-        )
-        runs["stage_count"], runs["step_count"], runs["pause"] = len(stages), len(steps), self._pause
-        runs["thread"], runs["threads"] = np.arange(threads), threads
-        runs["group"], runs["own_frames"] = group, int(own_frames)
-        works = _records(
-            WORK,
-            threads,
-            {
-                "frames": self._frames,
-                "weights": self.weights,
-                "gradients": self.gradients,
-                "memory1": self.memory[0],
-                "memory2": self.memory[1],
-                "copies": self._copies,
-                "buffers": self._vectors,
-                "tables": program.tables,
-                "statistics": self._statistics,
-                "scratch": self._scratch,
-                "images": images,
-                "targets": targets,
-                "outputs": outputs,
-                "losses": self._losses,
-                "hits": self._hits,
-            },
-        )
-        works["frame"] = program.frame
-        works["scratch"] += 4 * own_scratch * np.arange(threads)
-        if own_frames:
-            works["frames"] += 4 * program.frame * group * np.arange(threads)
-        alone, ended = seconds < _SHORT, []
+        runs = self._runs(threads, group, own_frames, steps, stages, meeting)
+        for name, array in {"order": order, "keys": keys, "losses": losses, "hits": hits}.items():
+            runs[name] = _address(array)
+        works = self._works(threads, group, own_frames)
+        for name, array in {"images": images, "targets": targets, "outputs": outputs}.items():
+            works[name] = _address(array)
+        alone, ended = seconds < SHORT, []
         kept = (runs, works, steps, stages, meeting, images, targets, order, outputs, keys, losses, hits)
 
         def work(thread: int, end: threading.Event) -> None:
@@ -210,6 +240,22 @@ class Machine:
         return losses[:done], hits[:done]
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """The records of a prediction on the caller's thread, kept from call to call: making them takes longer than a
+    small network. Fields are views of single numbers, the quickest to write.
+    """
+
+    group: int
+    kept: tuple[Array, ...]
+    meeting: Array
+    run: int
+    work: int
+    batch: Array
+    images: Array
+    outputs: Array
+
+
 def _wait_for(ended: list[threading.Event]) -> None:
     """Wait until all threads have ended, whatever signals come: they work on memory that the next run uses."""
     for end in ended:
@@ -218,12 +264,9 @@ def _wait_for(ended: list[threading.Event]) -> None:
                 end.wait()
 
 
-def _records(record: Any, count: int, arrays: dict[str, Array | None]) -> Array:
-    """Return count equal records with the addresses of arrays, 0 for None."""
-    rows = np.zeros(count, dtype=record.dtype)
-    for name, array in arrays.items():
-        rows[name] = 0 if array is None else array.ctypes.data
-    return rows
+def _address(array: Array | None) -> int:
+    """Return where an array's memory begins; 0 for none."""
+    return 0 if array is None else array.ctypes.data
 
 
 def _pause_address() -> int:
