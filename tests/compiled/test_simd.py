@@ -193,7 +193,7 @@ def of_fold(R, V, L):
     P = R * V
 
     def case(x, y, n):
-        store(fold(load(P, 1, L, floats(x), L)), 1, floats(y), 0)
+        store(fold(load(P, 1, L, floats(x), L), P), 1, floats(y), 0)
 
     return case
 
@@ -427,7 +427,7 @@ def test_transpose_and_fold_of_counted_numbers():
     def case(x, y, n):
         t = load(8, 1, 8, floats(x), 8)
         store(transpose(t), 8, floats(y), 8)
-        store(fold(t), 1, at(floats(y), 64), 0)
+        store(fold(t, 1), 1, at(floats(y), 64), 0)
 
     x, y = np.arange(64, dtype=np.float32).reshape(8, 8), np.zeros((9, 8), dtype=np.float32)
     numba.njit(case)(x.ctypes.data, y.ctypes.data, 0)

@@ -27,17 +27,19 @@ from pellucid.compiled.kernels import (
     pool,
     pooled,
     update,
+    winograd,
 )
 from pellucid.compiled.layout import SLACK, Border, Place, Slot
 from pellucid.compiled.lowering import Matrix, Residue, flipped_order, reach, residues
 from pellucid.compiled.program import AFTERWARDS, JUDGES, REPORTS, Instruction, Operands, Program, Stage, Task
-from pellucid.compiled.tiles import cpu, image_tile, lanes_for, row_tile, run_tile, window_tile
+from pellucid.compiled.tiles import cpu, lanes_for, row_tile, run_tile, scatter_tile, select_tile, window_tile
 from pellucid.errors import EngineError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 
-_TASKS = 24  # about how many blocks the parameters of a network are cut into
+_TASKS = 3  # about how many blocks for each thread the parameters of a network are cut into; each reads all images
 _IN_PLACE = ("norm", "relu", "leaky_relu", "sigmoid", "tanh", "dropout", "softmax", "add")
+_SUMMED = 64  # about how many products a convolution's weight gradient sums in registers, before it goes to memory
 
 
 @dataclass
@@ -72,11 +74,22 @@ class Backward(Forward):
         network: Built.
         loss: What is made small.
         optimizer: How; without one the step ends with the gradients.
+        threads: For how many the parameters are cut into blocks; any number can run them.
+        one_image: Whether all batches have one image, and the optimizer is in_one_go.
     """
 
-    def __init__(self, graph: Graph, network: Network, loss: Loss, optimizer: Optimizer | None) -> None:
-        super().__init__(graph, network, training=True)
+    def __init__(
+        self,
+        graph: Graph,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer | None,
+        threads: int = 1,
+        one_image: bool = False,
+    ) -> None:
+        super().__init__(graph, network, training=True, one_image=one_image)
         self._loss, self._optimizer = loss, optimizer
+        self._wanted_blocks = 1 if one_image else _TASKS * threads
         self._gradients: dict[Value, Slot] = {}
         # Gradients by an operation's own output, before its ReLU, which the gradient of its weight needs.
         self._convolved: dict[Operation, Slot] = {}
@@ -149,7 +162,7 @@ class Backward(Forward):
         if op is None:
             return 0, 0, 0, 0
         if op.kind in ("conv", "depthwise") and op.inputs[0].needs_gradient:
-            return _data_reach(op)
+            return (0, 0, 0, 0) if _scatters(op) else _data_reach(op)
         if op.kind in _IN_PLACE and len(self.graph.consumers(op.inputs[0])) == 1:
             return self._wanted(op.inputs[0])
         return 0, 0, 0, 0
@@ -192,6 +205,10 @@ class Backward(Forward):
     # Convolutions and dense layers
 
     def _conv_back(self, op: Operation, dy: Slot) -> None:
+        tile = _scatters(op)
+        if tile and not any(dy.border):
+            self._scatter_back(op, dy, tile)
+            return
         dx = self._into(op.inputs[0])
         dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else _data_reach(op))
         if dx is None:
@@ -228,8 +245,39 @@ class Backward(Forward):
                     "channels": inner,
                     "relu": 0,
                 }
-                kernel = correlate.correlate(*window_tile(columns.count, inner))
+                tile = self.use_winograd(op, operands, back=True)
+                if tile:
+                    kernel = winograd.winograd(*tile, False)
+                else:
+                    self.copy(matrix)
+                    kernel = correlate.correlate(*window_tile(columns.count, inner))
                 self.emit(f"data gradient {op.path}", kernel, operands)
+
+    def _scatter_back(self, op: Operation, dy: Slot, tile: tuple[int, ...]) -> None:
+        dx = self._into(op.inputs[0], compact=True)
+        dy = self._convolved[op] = self._masked(op, dy)
+        if dx is None:
+            return
+        conv, matrix = op.conv, self.matrix(op)
+        (kh, kw), (sh, sw), (dh, dw) = conv.kernel_size, conv.stride, conv.dilation
+        places = sorted((place, divmod(cell, kw)) for cell, place in enumerate(flipped_order(conv)))
+        self.program.scratch = max(self.program.scratch, math.prod(tile))
+        operands: Operands = {
+            "dy": dy.place(),
+            "dx": dx.place(),
+            "dx_down": sh * dx.down,
+            "dx_right": sw * dx.channels,
+            "rows": dy.rows,
+            "columns": dy.columns,
+            "run": dy.channels,
+            "channels": dx.channels,
+            "taps": self.program.table([a * dh * dx.down + b * dw * dx.channels for _, (a, b) in places]),
+            "tap_count": kh * kw,
+            "weights": self.copy(matrix),
+            "width": matrix.copy_width,
+            "map_size": math.prod(dx.maps),
+        }
+        self.emit(f"data gradient {op.path}", correlate.scatter(*tile), operands)
 
     def _depthwise_back(self, op: Operation, dy: Slot) -> None:
         dx = self._into(op.inputs[0])
@@ -317,15 +365,15 @@ class Backward(Forward):
         dx = self._into(op.inputs[0], compact=True)
         if dx is None:
             return
-        matrix = self.matrix(op)
-        operands = self.dense(dy, dx, matrix.columns, matrix.rows) | {
-            "weights": matrix.copy,
-            "width": matrix.copy_width,
-            "from_copies": 1,
+        matrix, direct = self.matrix(op), self.by_output(op)
+        operands = self.dense(dy, dx, dy.channels, math.prod(dx.maps)) | {
+            "weights": matrix.start if direct else self.copy(matrix),
+            "width": matrix.width if direct else matrix.copy_width,
+            "from_copies": int(not direct),
             "bias": self.nothing,
             "relu": 0,
         }
-        self.emit(f"data gradient {op.path}", correlate.dense(*image_tile(matrix.rows)), operands)
+        self.emit(f"data gradient {op.path}", self.dense_kernel(math.prod(dx.maps)), operands)
 
     # Pooling and batch norm
 
@@ -462,14 +510,16 @@ class Backward(Forward):
         for op in reversed(self.graph.operations):
             if op.layer is not None and op.layer.named_parameters():
                 by_layer.setdefault(id(op.layer), []).append(op)
-        total = sum(op.cost for ops in by_layer.values() for op in ops) or 1
+        total = sum(_gradient_cost(op) for ops in by_layer.values() for op in ops) or 1
         for owner, ops in enumerate(by_layer.values()):
             op, layer = ops[0], ops[0].layer
-            pieces = max(1, round(_TASKS * sum(o.cost for o in ops) / total))
+            pieces = max(1, round(self._wanted_blocks * sum(map(_gradient_cost, ops)) / total))
             if isinstance(layer, nn.BatchNorm2d):
                 vectors = [self.vector(layer, name) for name in ("weight", "bias")]
                 updates = [Matrix(start, 1, 1, op.output.maps[0], op.output.maps[0]) for start in vectors]
                 yield Block(owner, op.path, [], updates, 0, 1, 0)
+            elif op.kind == "linear" and self.by_output(op):
+                yield Block(owner, op.path, [], [], 0, 1, _gradient_cost(op), [self._rank_one(op)])
             elif op.kind == "conv_pool":
                 yield from self._pooled_blocks(op, owner, pieces)
             else:
@@ -477,20 +527,25 @@ class Backward(Forward):
 
     def _pooled_blocks(self, op: Operation, owner: int, pieces: int) -> Iterator[Block]:
         matrix, dy = self.matrix(op), self._convolved[op]
-        taps, vectors, lanes = run_tile(matrix.taps, matrix.columns)
         operands, _ = self._pooled(op, self.slots[op.inputs[0]], dy)
         updates = [matrix]
         if op.has_bias:
             updates.append(Matrix(self.vector(op.conv, "bias"), 1, matrix.rows, 1, 1))
         else:  # the kernel writes one all the same
             operands["bias"] = self.program.parameters.add(np.full(matrix.rows, -1))
-        self.program.scratch = max(self.program.scratch, 2 * dy.rows * dy.columns)
-        few = taps * vectors < 8 and 4 * taps * vectors + 2 <= cpu()[1]
-        kernel = pooled.pooled_weight_gradient(taps, vectors, lanes, 4 if few else 1)
+        selects = _selects(op)
+        if selects:
+            kernel, multiple = pooled.selected_weight_gradient(*selects), selects[2]
+            self.program.scratch = max(self.program.scratch, math.prod(selects))
+        else:
+            taps, vectors, lanes = run_tile(matrix.taps, matrix.columns)
+            self.program.scratch = max(self.program.scratch, 2 * dy.rows * dy.columns)
+            few = taps * vectors < 8 and 4 * taps * vectors + 2 <= cpu()[1]
+            kernel, multiple = pooled.pooled_weight_gradient(taps, vectors, lanes, 4 if few else 1), 1
         gradient = self.make(f"weight gradient {op.path}", kernel, AFTERWARDS, operands)
-        for begin, end in _cut(matrix.rows, 1, pieces):
-            share = op.cost * (end - begin) / matrix.rows
-            yield Block(owner, op.path, [gradient], updates, begin, end, share, [self.transpose(matrix)])
+        for begin, end in _cut(matrix.rows, multiple, pieces):
+            share = _gradient_cost(op) * (end - begin) / matrix.rows
+            yield Block(owner, op.path, [gradient], updates, begin, end, share, matrix.remade)
 
     def _dense_blocks(self, ops: list[Operation], owner: int, pieces: int) -> Iterator[Block]:
         """Yield the blocks of a weight, then its bias.
@@ -505,14 +560,30 @@ class Backward(Forward):
         if op.kind == "depthwise":
             multiple = matrix.rows
         weight = [self._weight_gradient(o, matrix, o is not op) for o in ops]
-        after = [self.transpose(matrix)] if matrix.copy >= 0 else []
         for begin, end in _cut(matrix.rows, multiple, pieces):
-            share = sum(o.cost for o in ops) * (end - begin) / matrix.rows
-            yield Block(owner, op.path, [i for some in weight for i in some], [matrix], begin, end, share, after)
+            share = sum(map(_gradient_cost, ops)) * (end - begin) / matrix.rows
+            yield Block(
+                owner, op.path, [i for some in weight for i in some], [matrix], begin, end, share, matrix.remade
+            )
         if op.has_bias:
             channels, start = op.output.maps[0], self.vector(op.layer, "bias")
             bias = [self._bias_gradient(o, start, o is not op) for o in ops]
             yield Block(owner, op.path, bias, [Matrix(start, 1, 1, channels, channels)], 0, 1, 0)
+
+    def _rank_one(self, op: Operation) -> Instruction:
+        """Return the instruction of a dense layer's whole step after one image."""
+        matrix = self.matrix(op)
+        operands: Operands = {
+            "x": self.slots[op.inputs[0]].place(),
+            "dy": self._convolved[op].place(),
+            "weights": matrix.start,
+            "inputs": matrix.columns,
+            "outputs": matrix.rows,
+            "width": matrix.width,
+            "bias": self.vector(op.layer, "bias") if op.has_bias else -1,
+            "decay": self._optimizer.weight_decay if self._optimizer is not None else 0.0,
+        }
+        return self.make(f"step {op.path}", update.rank_one(cpu()[0]), AFTERWARDS, operands)
 
     def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool) -> list[Instruction]:
         """Return the instructions of a weight's gradient, one for each group.
@@ -546,7 +617,7 @@ class Backward(Forward):
         else:
             groups = op.conv.groups
             windows = self.windows(op, x, split=matrix.rows < merged_run(op))
-        kernel = gradients.weight_gradient(*row_tile(matrix.rows, matrix.columns))
+        kernel, places = gradients.weight_gradient(*row_tile(matrix.rows, matrix.columns)), dy.rows * dy.columns
         found = []
         for g in range(groups):
             operands = windows.operands(g) | {
@@ -559,7 +630,7 @@ class Backward(Forward):
                 "width": matrix.width,
                 "channels": matrix.columns,
                 "adds": int(adds),
-                "images_at_once": 1 if dy.rows * dy.columns > 1 else 1 << 30,
+                "images_at_once": max(1, _SUMMED // places) if places > 1 else 1 << 30,
             }
             found.append(self.make(title, kernel, AFTERWARDS, operands))
         return found
@@ -580,6 +651,16 @@ class Backward(Forward):
         return self.make(f"bias gradient {op.path}", kernel, AFTERWARDS, operands)
 
 
+def in_one_go(optimizer: Optimizer | None) -> bool:
+    """Whether an optimizer's step needs nothing but the gradient of the same number."""
+    return (
+        optimizer is not None
+        and _kind(optimizer) == "sgd"
+        and optimizer.clip_norm is None
+        and optimizer.clip_layer_norm is None
+    )
+
+
 def merged_run(op: Operation) -> int:
     """Return the run of a whole kernel row of a convolution."""
     return op.conv.kernel_size[1] * op.inputs[0].maps[0]
@@ -590,10 +671,32 @@ def _without_slots(operands: Operands) -> Operands:
 
 
 def _cut(rows: int, multiple: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of about so many blocks of rows, each a multiple of a number that divides rows."""
-    units = rows // multiple
+    """Yield (begin, end) of about so many blocks of rows, each a multiple of a number, but for the last."""
+    units = -(-rows // multiple)
     pieces = min(pieces, units)
-    yield from pairwise(multiple * (units * i // pieces) for i in range(pieces + 1))
+    yield from pairwise(min(rows, multiple * (units * i // pieces)) for i in range(pieces + 1))
+
+
+def _scatters(op: Operation) -> tuple[int, ...]:
+    """Return the tile of a convolution's data gradient by scattering, () where it does not pay or suit."""
+    conv, (channels, *size), (run, *out) = op.conv, op.inputs[0].maps, op.output.maps
+    if op.kind != "conv" or conv.groups > 1 or any(map(any, op.padding)):
+        return ()
+    return scatter_tile((size[0], size[1]), (out[0], out[1]), math.prod(conv.kernel_size), channels, run)
+
+
+def _selects(op: Operation) -> tuple[int, ...]:
+    """Return the tile of a pooled convolution's weight gradient by selection, () where lists are faster."""
+    conv, (kh, kw) = op.conv, op.conv.kernel_size
+    window = math.prod(op.pool.kernel_size) if op.pool is not None else 0
+    return select_tile(kh, kw * conv.in_channels, conv.out_channels, window)
+
+
+def _gradient_cost(op: Operation) -> float:
+    """Return about how many multiplications the gradient of a weight takes: fewer where only maxima count."""
+    if op.kind != "conv_pool" or _selects(op):
+        return op.cost
+    return op.cost * math.prod(op.output.maps) / math.prod(op.convolved)
 
 
 def _residues(op: Operation) -> Iterator[tuple[Residue, Residue]]:

@@ -15,7 +15,7 @@ from pellucid import nn, optim
 from pellucid._types import Array, Shape
 from pellucid.compiled import graph
 from pellucid.compiled import threads as threads_to_use
-from pellucid.compiled.backward import Backward
+from pellucid.compiled.backward import Backward, in_one_go
 from pellucid.compiled.forward import Forward
 from pellucid.compiled.kernel import prepare
 from pellucid.compiled.layout import ParameterLayout
@@ -27,7 +27,7 @@ from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 from pellucid.random import step_keys
 
-_GROUP = 8  # images of a task, at most
+_GROUP = 4  # images of a task, at most
 _TASK_SECONDS = 0.01  # for which a task should not last longer, since a stop waits for one instruction of it
 _SPEED = 3e10  # multiplications a second of one thread, roughly; only decides how many threads pay and who waits
 _WORTH = 60e-6  # seconds of work for which a further thread pays
@@ -71,7 +71,7 @@ class CompiledEngine:
             loss.forward(np.zeros((1, *shape), np.float32), _example(loss, shape))
         translated = graph.translate(network)
         prediction = Forward(translated, network, training=False).lower()
-        training = None if loss is None else Backward(translated, network, loss, optimizer).lower()
+        training = None if loss is None else Backward(translated, network, loss, optimizer, most).lower()
         prepare([run_program(), *prediction.kernels(), *(training.kernels() if training is not None else ())])
         maps = [op.output.maps for op in translated.operations if op.kind == "norm"]
         built = _Built(
@@ -102,8 +102,10 @@ class CompiledEngine:
 
         One that begins later does not know of it; who calls this must remember it.
         """
-        if self._built is not None and self._built.trainer is not None:
-            self._built.trainer.stop()
+        if self._built is not None:
+            for machine in (self._built.trainer, self._built.one_by_one):
+                if machine is not None:
+                    machine.stop()
 
     def predict(self, x: Array) -> Array:
         """Return the network's raw outputs (N, ...).
@@ -151,7 +153,7 @@ class CompiledEngine:
             raise EngineError("the engine was built without a loss; gradients need one")
         with self._guard():
             if built.differentiator is None:
-                program = Backward(built.graph, built.network, built.loss, None).lower()
+                program = Backward(built.graph, built.network, built.loss, None, built.most).lower()
                 prepare(program.kernels())
                 built.differentiator = Machine(program, built.network)
             machine = built.differentiator
@@ -186,12 +188,19 @@ class CompiledEngine:
             missing = "a loss" if built.loss is None else "an optimizer"
             raise EngineError(f"the engine was built without {missing}; training needs one")
         with self._guard():
-            built.trainer.go()
-            prepared = built.prepare(built.trainer, images, targets, order, batch_size, first_step, learning_rates)
+            machine = built.trainer
+            if batch_size == 1 and in_one_go(built.optimizer) and built.loss is not None:
+                if built.one_by_one is None:
+                    single = Backward(built.graph, built.network, built.loss, built.optimizer, one_image=True).lower()
+                    prepare(single.kernels())
+                    built.one_by_one = Machine(single, built.network)
+                machine = built.one_by_one
+            machine.go()
+            prepared = built.prepare(machine, images, targets, order, batch_size, first_step, learning_rates)
             try:
-                losses, self.hits = built.trainer.run(**prepared)
+                losses, self.hits = machine.run(**prepared)
             finally:  # after Ctrl-C too: the steps that were finished hold
-                built.trainer.hand_over()
+                machine.hand_over()
         return losses
 
     def state(self) -> dict[str, Array]:
@@ -240,6 +249,7 @@ class _Built:
     Attributes:
         most, exactly: How many threads, and whether just as many or as pay.
         differentiator: Made when gradients are first asked for.
+        one_by_one: The trainer for batches of one image, where there is a faster one; made when first needed.
         fewest: How many images a batch must have for batch norm.
     """
 
@@ -255,6 +265,7 @@ class _Built:
     trainer: Machine | None
     differentiator: Machine | None
     fewest: int
+    one_by_one: Machine | None = None
 
     def threads(self, seconds: float, images: int) -> int:
         """Return how many threads to use for work of so many seconds on one, over so many images."""
@@ -309,7 +320,7 @@ class _Built:
         if machine.program.loss is not None:
             machine.program.loss.record["labels"] = int(targets.dtype == np.int64)
         seconds = 3 * machine.program.cost * batch_size / _SPEED
-        threads = self.threads(seconds, batch_size)
+        threads = 1 if machine is self.one_by_one else self.threads(seconds, batch_size)
         machine.refresh()
         return {
             "steps": steps,
@@ -359,7 +370,8 @@ def programs(network: Network) -> tuple[Program, Program]:
         EngineError: For a network that the engine cannot run.
     """
     translated, labels = graph.translate(network), len(network.output_shape(network.input_shape)) == 1
-    training = Backward(translated, network, nn.CrossEntropyLoss() if labels else nn.MSELoss(), optim.Adam())
+    loss, threads = nn.CrossEntropyLoss() if labels else nn.MSELoss(), threads_to_use.available()
+    training = Backward(translated, network, loss, optim.Adam(), threads)
     return training.lower(), Forward(translated, network, training=False).lower()
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from pellucid import nn
 from pellucid.compiled.graph import Operation
-from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm, pointwise, pool, pooled
+from pellucid.compiled.kernel import Kernel
+from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm, pointwise, pool, pooled, winograd
 from pellucid.compiled.layout import Place, Slot
 from pellucid.compiled.lowering import Lowering, merges
 from pellucid.compiled.program import Operands, Program
-from pellucid.compiled.tiles import cpu, image_tile, lanes_for, window_tile
+from pellucid.compiled.tiles import cpu, image_tile, lanes_for, one_tile, pair_tile, window_tile, winograd_tile
 from pellucid.errors import EngineError
 from pellucid.shapes import adaptive_regions, adaptive_size, pool_padding
 
@@ -75,7 +76,7 @@ class Forward(Lowering):
         """
         conv, matrix = op.conv, self.matrix(op)
         windows, bias = self.windows(op, self.slots[op.inputs[0]], split=False), self.vector(conv, "bias")
-        copied = op.kind == "conv_pool" and matrix.copy >= 0
+        copied = matrix.copy >= 0 and op.kind == "conv_pool"
         outputs = maps[0] // conv.groups
         for g in range(conv.groups):
             of_group = g * matrix.taps // conv.groups * matrix.rows * matrix.width
@@ -86,7 +87,7 @@ class Forward(Lowering):
                 "y_right": maps[0],
                 "rows": maps[1],
                 "columns": maps[2],
-                "weights": matrix.copy if copied else matrix.start + of_group,
+                "weights": self.copy(matrix) if copied else matrix.start + of_group,
                 "width": matrix.copy_width if copied else matrix.width,
                 "from_copies": int(copied),
                 "bias": bias + g * outputs if op.has_bias else bias,
@@ -96,24 +97,61 @@ class Forward(Lowering):
 
     def _conv(self, op: Operation) -> None:
         y = self.slots[op.output]
-        kernel = correlate.correlate(*window_tile(y.columns, y.channels // op.conv.groups))
         for operands in self._correlations(op, y.place(), y.down, y.maps):
+            tile = self.use_winograd(op, operands)
+            kernel = (
+                winograd.winograd(*tile, False)
+                if tile
+                else correlate.correlate(*window_tile(y.columns, operands["channels"]))
+            )
             self.emit(op.title, kernel, operands)
 
+    def use_winograd(self, op: Operation, operands: Operands, back: bool = False) -> tuple[int, ...]:
+        """Change the operands of a correlation to those of Winograd's algorithm and return its tile, if that pays.
+
+        Args:
+            op: The convolution.
+            operands: As correlate wants them.
+            back: For the data gradient.
+        """
+        conv = op.conv
+        if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != ((3, 3), (1, 1), (1, 1), 1):
+            return ()
+        rows, columns, inner, channels = (int(operands[k]) for k in ("rows", "columns", "x_right", "channels"))  # type: ignore[arg-type]
+        block, *tile = winograd_tile(rows, columns, inner, channels)
+        if block:
+            matrix = self.matrix(op)
+            place = self.winograd(op, back)
+            width = matrix.copy_width if back or matrix.taps == 3 else matrix.width
+            operands |= {"weights": place, "width": width, "from_copies": 1, "block": block}
+            operands.setdefault("places", 0)
+            size = winograd.scratch_size(block, inner, tile[3], tile[1] * tile[2])
+            self.program.scratch = max(self.program.scratch, size)
+        return tuple(tile)
+
     def _conv_pool(self, op: Operation) -> None:
-        y, maps = self.slots[op.output], op.convolved
-        channels, _, columns = maps
+        y, (channels, *size) = self.slots[op.output], op.convolved
+        windows = bounds(op.pool, (size[0], size[1]), (y.rows, y.columns))
+        rows, columns = (max(some.stops) for some in windows)  # what the pooling does not read is not computed
+        maps, down, lanes = (channels, rows, columns), columns * channels, lanes_for(channels)
         places = self.places[op] = self.new_slot(f"places of {op.path}", (-(-math.prod(y.maps) // 4), 1, 1))
+        if in_pairs(*windows):
+            (operands,) = self._correlations(op, y.place(), y.down, maps)
+            operands |= {"y_right": channels, "relu": int(op.relu), "places": places.corner}
+            tile = self.use_winograd(op, operands)
+            kernel = winograd.winograd(*tile, True) if tile else pooled.correlate_pool2(*pair_tile(y.columns, channels))
+            self.emit(op.title, kernel, operands)
+            return
         self.program.scratch = max(self.program.scratch, math.prod(maps))
-        (convolution,) = self._correlations(op, None, columns * channels, maps)
-        pooling = self.pooling(op.pool, maps, columns * channels, y)
+        (convolution,) = self._correlations(op, None, down, maps)
+        pooling = self.pooling(op.pool, maps, down, y)
         pooling |= {"x": 0, "places": places.corner, "relu": int(op.relu)}
-        tile = window_tile(columns, channels)
+        window = window_tile(columns, channels)
         parts: Operands = {
-            "correlate": self.part(op.title, correlate.correlate(*tile), convolution),
-            "pool": self.part(op.title, pool.max_pool(lanes_for(channels), False), pooling),
+            "correlate": self.part(op.title, correlate.correlate(*window), convolution),
+            "pool": self.part(op.title, pool.max_pool(lanes, False), pooling),
         }
-        self.emit(op.title, pooled.correlate_pool(*tile, lanes_for(channels)), parts)
+        self.emit(op.title, pooled.correlate_pool(*window, lanes), parts)
 
     def _depthwise(self, op: Operation) -> None:
         x, y = self._ends(op)
@@ -138,14 +176,22 @@ class Forward(Lowering):
     def _linear(self, op: Operation) -> None:
         x, y = self._ends(op)
         matrix = self.matrix(op)
-        operands = self.dense(x, y, matrix.rows, y.channels) | {
+        by_output = self.by_output(op)
+        operands = self.dense(x, y, matrix.columns if by_output else matrix.rows, y.channels) | {
             "weights": matrix.start,
             "width": matrix.width,
             "from_copies": 0,
             "bias": self.vector(op.layer, "bias"),
             "relu": int(op.relu),
         }
-        self.emit(op.title, correlate.dense(*image_tile(y.channels)), operands)
+        kernel = (
+            correlate.dense_rows(min(y.channels, cpu()[0]), cpu()[0]) if by_output else self.dense_kernel(y.channels)
+        )
+        self.emit(op.title, kernel, operands)
+
+    def dense_kernel(self, channels: int) -> Kernel:
+        """Return the kernel of dense layers with so many outputs."""
+        return correlate.dense_one(*one_tile(channels)) if self.one_image else correlate.dense(*image_tile(channels))
 
     def dense(self, x: Slot, y: Slot, run: int, channels: int) -> Operands:
         """Return the operands of a dense layer that say what it reads and writes."""
@@ -360,6 +406,11 @@ def edge(slot: Slot) -> Operands:
         "columns": slot.columns,
         "channels": slot.channels,
     }
+
+
+def in_pairs(*axes: Bounds) -> bool:
+    """Whether windows have two whole cells along each axis, and lie side by side."""
+    return all(a.span == 2 and a.stops == list(range(2, 2 * len(a.stops) + 1, 2)) for a in axes)
 
 
 def is_wide(layer: nn.Layer | None) -> bool:

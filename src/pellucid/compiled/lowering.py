@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pellucid import nn
 from pellucid._types import Array
 from pellucid.compiled.graph import Graph, Operation, Value
 from pellucid.compiled.kernel import Kernel
-from pellucid.compiled.kernels import update
+from pellucid.compiled.kernels import update, winograd
 from pellucid.compiled.layout import READ_AHEAD, Border, Place, Slot, columns_padded
 from pellucid.compiled.program import Instruction, Operands, Program, Stage, Task
 from pellucid.compiled.tiles import cpu, lanes_for, padded
@@ -29,6 +29,9 @@ class Matrix:
         copy: Where its transposed copy begins, (taps, columns, copy_width); -1 without one.
         copy_width: Length of the copy's rows.
         order: Table: which tap of the copy each tap becomes.
+        remade: Instructions that make what is made of rows anew when they have changed.
+        winograd, winograd_copy: Where the filters' side of Winograd's algorithm lies, (16, rows, width), and its
+            transposed copy; -1 without.
     """
 
     start: int
@@ -39,6 +42,9 @@ class Matrix:
     copy: int = -1
     copy_width: int = 0
     order: int = 0
+    remade: list[Instruction] = field(default_factory=list)
+    winograd: int = -1
+    winograd_copy: int = -1
 
 
 class Lowering:
@@ -48,10 +54,11 @@ class Lowering:
         graph: Of the network.
         network: Built.
         training: Whether the way back will follow.
+        one_image: Whether all batches have one image.
     """
 
-    def __init__(self, graph: Graph, network: Network, training: bool) -> None:
-        self.graph, self.network, self.training = graph, network, training
+    def __init__(self, graph: Graph, network: Network, training: bool, one_image: bool = False) -> None:
+        self.graph, self.network, self.training, self.one_image = graph, network, training, one_image
         self.program = Program()
         self.producer = {op.output: op for op in graph.operations}
         self.slots: dict[Value, Slot] = {}
@@ -75,8 +82,8 @@ class Lowering:
     def finish(self) -> Program:
         """Return the finished program."""
         for matrix in self.matrices.values():
-            if matrix.copy >= 0:
-                self.program.refresh.tasks.append(Task([self.transpose(matrix)], 0, matrix.rows))
+            if matrix.remade:
+                self.program.refresh.tasks.append(Task(matrix.remade, 0, matrix.rows))
         self.program.parameters.finish(READ_AHEAD)
         self.program.vectors.finish(READ_AHEAD)
         self.program.finish()
@@ -248,6 +255,9 @@ class Lowering:
 
     def _lay_out(self, op: Operation, source: Array, needs_copy: bool) -> Matrix:
         if isinstance(op.layer, nn.Linear):
+            if self.by_output(op):
+                places = source.reshape(-1, *op.inputs[0].maps).transpose(0, 2, 3, 1)
+                return self._add_matrix(places.reshape(1, len(source), -1), None)
             places = source.reshape(-1, *op.inputs[0].maps).transpose(2, 3, 1, 0)
             return self._add_matrix(places.reshape(1, -1, len(source)), [0] if needs_copy else None)
         conv = op.conv
@@ -262,9 +272,11 @@ class Lowering:
         if needs_copy:
             order = [g * kh * kw + tap for g in range(groups) for tap in flipped_order(conv)]
             return self._add_matrix(cells.reshape(groups * kh * kw, inner, out // groups), order)
-        if merges(conv):
-            return self._add_matrix(cells.reshape(kh, kw * inner, out), None)
         return self._add_matrix(cells.reshape(groups * kh * kw, inner, out // groups), None)
+
+    def by_output(self, op: Operation) -> bool:
+        """Whether the weight of a dense layer lies as (outputs, inputs), which saves a copy for the way back."""
+        return self.one_image and sum(other.layer is op.layer for other in self.graph.operations) == 1
 
     def _add_matrix(self, places: Array, order: list[int] | None) -> Matrix:
         taps, rows, columns = places.shape
@@ -273,23 +285,67 @@ class Lowering:
         matrix = Matrix(start, taps, rows, columns, width)
         if order is not None:
             matrix.copy_width = padded(rows, lanes_for(rows))
-            matrix.copy, matrix.order = self.program.copies, self.program.table(order)
-            self.program.copies += padded(taps * columns * matrix.copy_width, 16)
+            matrix.copy, matrix.order = self._room(taps * columns * matrix.copy_width), self.program.table(order)
         return matrix
 
-    def transpose(self, matrix: Matrix) -> Instruction:
-        """Return the instruction that brings rows of a matrix into its copy."""
+    def copy(self, matrix: Matrix) -> int:
+        """Return where a matrix's transposed copy begins, which is made from now on."""
+        if not any(i.title == "transpose" for i in matrix.remade):
+            matrix.remade.insert(0, self._transpose(matrix, matrix.start, matrix.copy, matrix.taps, matrix.order))
+        return matrix.copy
+
+    def winograd(self, op: Operation, back: bool = False) -> int:
+        """Return where the filters' side of Winograd's algorithm begins for a convolution, which is made from now on.
+
+        Args:
+            op: A convolution 3x3.
+            back: For the data gradient.
+        """
+        matrix, inner = self.matrix(op), op.conv.in_channels
+        if matrix.winograd < 0:
+            filters_first = matrix.taps == 3  # as (kernel row, filter, run), with a copy as (cell, channel, filter)
+            width = matrix.copy_width if filters_first else matrix.width
+            matrix.winograd = self._room(16 * inner * width)
+            operands: Operands = {
+                "source": self.copy(matrix) if filters_first else matrix.start,
+                "from_copies": int(filters_first),
+                "rows": inner,
+                "columns": matrix.rows if filters_first else matrix.columns,
+                "width": width,
+                "by_columns": int(filters_first),
+                "target": matrix.winograd,
+            }
+            kernel = winograd.winograd_weights(lanes_for(op.conv.out_channels))
+            matrix.remade.append(Instruction(kernel, operands, "filters for Winograd"))
+        if back and matrix.winograd_copy < 0:
+            matrix.winograd_copy = self._room(16 * matrix.columns * matrix.copy_width)
+            # Flipping a filter exchanges the first and the last of G g.
+            order = self.program.table([4 * a + b for a in (3, 1, 2, 0) for b in (3, 1, 2, 0)])
+            turned = self._transpose(matrix, matrix.winograd, matrix.winograd_copy, 16, order, from_copies=True)
+            matrix.remade.append(turned)
+        return matrix.winograd_copy if back else matrix.winograd
+
+    def _room(self, floats: int) -> int:
+        """Return where so many floats among the copies begin."""
+        self.program.copies += padded(floats, 16)
+        return self.program.copies - padded(floats, 16)
+
+    def _transpose(
+        self, matrix: Matrix, source: int, copy: int, taps: int, order: int, from_copies: bool = False
+    ) -> Instruction:
+        """Return the instruction that brings rows (of a matrix, or of what has its rows) into a copy."""
         return Instruction(
             update.transposed(cpu()[0]),
             {
-                "weights": matrix.start,
-                "taps": matrix.taps,
+                "weights": source,
+                "taps": taps,
                 "rows": matrix.rows,
                 "columns": matrix.columns,
                 "width": matrix.width,
-                "copy": matrix.copy,
+                "from_copies": int(from_copies),
+                "copy": copy,
                 "copy_width": matrix.copy_width,
-                "order": matrix.order,
+                "order": order,
             },
             "transpose",
         )

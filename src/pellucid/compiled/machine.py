@@ -20,6 +20,7 @@ from pellucid.compiled.layout import READ_AHEAD
 from pellucid.compiled.program import Program
 from pellucid.compiled.records import WORK
 from pellucid.compiled.runner import BEGIN, DONE, LEAVE, MEETING_SIZE, RUN, START, STEP, STOP, run_program
+from pellucid.compiled.tiles import padded
 from pellucid.errors import EngineError
 from pellucid.nn import Network
 
@@ -53,6 +54,7 @@ class Machine:
         self._meeting = np.zeros(MEETING_SIZE, dtype=np.int64)
         self._stopped = False
         self._alone: _Alone | None = None
+        self._own_scratch = padded(program.scratch + READ_AHEAD, 16)
         self._pause = _pause_address()
         program.load()
         self._loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(run_program().address)
@@ -114,7 +116,7 @@ class Machine:
         program = self.program
         try:
             self._frames = _grown(self._frames, frames * program.frame + READ_AHEAD)
-            self._scratch = _grown(self._scratch, threads * (program.scratch + READ_AHEAD))
+            self._scratch = _grown(self._scratch, threads * self._own_scratch)
             if self._losses.size < losses:
                 self._losses, self._hits = np.zeros(losses), np.zeros(losses, dtype=np.int64)
         except MemoryError:
@@ -157,7 +159,7 @@ class Machine:
         for name, array in memory.items():
             works[name] = _address(array)
         works["frame"] = program.frame
-        works["scratch"] += 4 * (program.scratch + READ_AHEAD) * np.arange(threads)
+        works["scratch"] += 4 * self._own_scratch * np.arange(threads)
         if own_frames:
             works["frames"] += 4 * program.frame * group * np.arange(threads)
         return works

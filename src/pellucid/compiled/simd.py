@@ -104,10 +104,25 @@ def _load_masked(builder: Any, pointer: Any, index: Any, lanes: int, mask: Any) 
     return _call(builder, name, _vector(lanes), [address, ir.Constant(_INT32, 4), mask, _constant(lanes, 0.0)])
 
 
-def _store_masked(builder: Any, value: Any, pointer: Any, index: Any, mask: Any) -> None:
-    address = _address(builder, pointer, index, value.type)
-    name = f"llvm.masked.store.v{value.type.count}f32.p0"
-    _call(builder, name, ir.VoidType(), [value, address, ir.Constant(_INT32, 4), mask])
+def _store_rows(builder: Any, vectors: list[Any], rows: int, pointer: Any, step: Any, count: Any) -> None:
+    """Store rows of vectors, of each row only the first count numbers; whole rows without masks, which cost."""
+    kind, width = vectors[0].type, len(vectors) // rows
+    lanes, bytes_each = kind.count, 1 if kind.element == _BYTE else 4
+    places = [
+        _address(builder, pointer, _index(builder, ir.Constant(_INT, j * lanes), (i, step)), kind)
+        for i in range(rows)
+        for j in range(width)
+    ]
+    whole = builder.icmp_signed(">=", count, ir.Constant(_INT, width * lanes))
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            for place, vector in zip(places, vectors, strict=True):
+                builder.store(vector, place).align = bytes_each
+        with otherwise:
+            masks = [_mask(builder, lanes, count, j * lanes) for j in range(width)] * rows
+            name = f"llvm.masked.store.v{lanes}{'i8' if bytes_each == 1 else 'f32'}.p0"
+            for place, vector, mask in zip(places, vectors, masks, strict=True):
+                _call(builder, name, ir.VoidType(), [vector, place, ir.Constant(_INT32, bytes_each), mask])
 
 
 def _vectors(builder: Any, tile: Any) -> list[Any]:
@@ -280,16 +295,11 @@ def store(context, tile, rows, pointer, step):
 @intrinsic(prefer_literal=True)
 def store_part(context, tile, rows, pointer, step, count):
     """store_part(t, R, pointer, step, count): as store, but of each row only count floats; others stay as they are."""
-    r, v, n = rows.literal_value, tile.vectors // rows.literal_value, tile.lanes
+    r = rows.literal_value
 
     def generate(context, builder, signature, arguments):
-        vectors = _vectors(builder, arguments[0])
-        masks = [_mask(builder, n, arguments[4], j * n) for j in range(v)]
-        for i in range(r):
-            start = _index(builder, None, (i, arguments[3]))
-            for j in range(v):
-                index = builder.add(start, ir.Constant(_INT, j * n))
-                _store_masked(builder, vectors[i * v + j], arguments[2], index, masks[j])
+        tile, _, pointer, step, count = arguments
+        _store_rows(builder, _vectors(builder, tile), r, pointer, step, count)
         return context.get_dummy_value()
 
     return types.void(tile, rows, FLOATS, types.int64, types.int64), generate
@@ -307,24 +317,30 @@ def repeat(context, rows, vectors, lanes, pointer):
     return Tile(r * v, n)(rows, vectors, lanes, FLOATS), generate
 
 
-@intrinsic
-def store_bytes(context, tile, pointer, count):
-    """store_bytes(t, pointer, count): pointer[l] = t[0][l] as a byte, for the first count lanes of one vector."""
-    n = tile.lanes
+@intrinsic(prefer_literal=True)
+def vector(context, tile, number):
+    """vector(t, p): the tile of one vector, t[p]."""
+    p = number.literal_value
 
     def generate(context, builder, signature, arguments):
-        value = builder.fptoui(builder.extract_value(arguments[0], 0), _vector(n, _BYTE))
-        mask = _mask(builder, n, arguments[2])
-        address = builder.bitcast(arguments[1], value.type.as_pointer())
-        _call(
-            builder,
-            f"llvm.masked.store.v{n}i8.p0",
-            ir.VoidType(),
-            [value, address, ir.Constant(_INT32, 1), mask],
-        )
+        return _pack(builder, [builder.extract_value(arguments[0], p)])
+
+    return Tile(1, tile.lanes)(tile, number), generate
+
+
+@intrinsic(prefer_literal=True)
+def store_bytes(context, tile, rows, pointer, step, count):
+    """store_bytes(t, R, pointer, step, count): as store_part, but whole numbers as bytes."""
+    r, n = rows.literal_value, tile.lanes
+
+    def generate(context, builder, signature, arguments):
+        tile, _, pointer, step, count = arguments
+        numbers = [builder.fptosi(vector, _vector(n, _INT32)) for vector in _vectors(builder, tile)]
+        vectors = [builder.trunc(vector, _vector(n, _BYTE)) for vector in numbers]
+        _store_rows(builder, vectors, r, pointer, step, count)
         return context.get_dummy_value()
 
-    return types.void(tile, BYTES, types.int64), generate
+    return types.void(tile, rows, BYTES, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -377,6 +393,25 @@ def outer(context, tile, rows, x, step, w):
         return _pack(builder, vectors)
 
     return tile(tile, rows, FLOATS, types.int64, FLOATS), generate
+
+
+@intrinsic(prefer_literal=True)
+def add_products(context, tile, rows, x, x_step, w, w_step):
+    """add_products(t, R, x, x_step, w, w_step): t[r][v][l] += x[r x_step] w[r w_step + v L + l]."""
+    r, v, n = rows.literal_value, tile.vectors // rows.literal_value, tile.lanes
+
+    def generate(context, builder, signature, arguments):
+        total, _, x, x_step, w, w_step = arguments
+        vectors = _vectors(builder, total)
+        for i in range(r):
+            lanes = _splat(builder, builder.load(builder.gep(x, [_index(builder, None, (i, x_step))])), n)
+            start = _index(builder, None, (i, w_step))
+            for j in range(v):
+                value = _load(builder, w, builder.add(start, ir.Constant(_INT, j * n)), n)
+                vectors[i * v + j] = _fmuladd(builder, lanes, value, vectors[i * v + j])
+        return _pack(builder, vectors)
+
+    return tile(tile, rows, FLOATS, types.int64, FLOATS, types.int64), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -466,17 +501,87 @@ def where_larger(context, x, y, a, b):
 
 
 @intrinsic
-def fold(context, tile):
-    """fold(t): the one vector t[0] + t[1] + ..., added in this order."""
+def where_byte(context, pointer, wanted, a):
+    """where_byte(pointer, wanted, a): a[0][l] where the byte pointer[l] is wanted, else 0; of one vector."""
+    n = a.lanes
+
+    def generate(context, builder, signature, arguments):
+        value = builder.load(builder.bitcast(arguments[0], _vector(n, _BYTE).as_pointer()))
+        value.align = 1
+        same = builder.icmp_unsigned("==", value, _splat(builder, builder.trunc(arguments[1], _BYTE), n))
+        return _pack(builder, [builder.select(same, builder.extract_value(arguments[2], 0), _constant(n, 0.0))])
+
+    return a(BYTES, types.int64, a), generate
+
+
+@intrinsic(prefer_literal=True)
+def spread(context, tile, rows, x, step, v):
+    """spread(t, R, x, step, v): t[r][c][l] += x[r step + c] v[0][l], where c counts the vectors of a row."""
+    r, columns, n = rows.literal_value, tile.vectors // rows.literal_value, tile.lanes
+
+    def generate(context, builder, signature, arguments):
+        vectors, lanes = _vectors(builder, arguments[0]), builder.extract_value(arguments[4], 0)
+        for i in range(r):
+            start = _index(builder, None, (i, arguments[3]))
+            for j in range(columns):
+                scalar = builder.load(builder.gep(arguments[2], [builder.add(start, ir.Constant(_INT, j))]))
+                vectors[i * columns + j] = _fmuladd(
+                    builder, _splat(builder, scalar, n), lanes, vectors[i * columns + j]
+                )
+        return _pack(builder, vectors)
+
+    return tile(tile, rows, FLOATS, types.int64, v), generate
+
+
+@intrinsic(prefer_literal=True)
+def fold(context, tile, rows):
+    """fold(t, R): the row t[0] + t[1] + ... of V vectors, added in this order."""
+    v = tile.vectors // rows.literal_value
 
     def generate(context, builder, signature, arguments):
         vectors = _vectors(builder, arguments[0])
-        total = vectors[0]
-        for vector in vectors[1:]:
-            total = builder.fadd(total, vector)
-        return _pack(builder, [total])
+        total = vectors[:v]
+        for i in range(v, len(vectors)):
+            total[i % v] = builder.fadd(total[i % v], vectors[i])
+        return _pack(builder, total)
 
-    return Tile(1, tile.lanes)(tile), generate
+    return Tile(v, tile.lanes)(tile, rows), generate
+
+
+@intrinsic(prefer_literal=True)
+def add_rows(context, tile, v, w, step):
+    """add_rows(t, v, w, step): t[r][l] += v[0][l] w[r step + l]."""
+    n = tile.lanes
+
+    def generate(context, builder, signature, arguments):
+        vectors, factor = _vectors(builder, arguments[0]), builder.extract_value(arguments[1], 0)
+        for i, total in enumerate(vectors):
+            row = _load(builder, arguments[2], _index(builder, None, (i, arguments[3])), n)
+            vectors[i] = _fmuladd(builder, factor, row, total)
+        return _pack(builder, vectors)
+
+    return tile(tile, v, FLOATS, types.int64), generate
+
+
+@intrinsic
+def lane_sums(context, tile):
+    """lane_sums(t): the one vector whose lane r is the sum of the lanes of t[r]: of neighbors, then of pairs, ..."""
+    n = tile.lanes
+
+    def generate(context, builder, signature, arguments):
+        vectors = _vectors(builder, arguments[0])
+        vectors += [_constant(n, 0.0)] * (n - len(vectors))
+        width = 1
+        while width < n:
+            low = [i if not i & width else n + i - width for i in range(n)]
+            high = [i + width if not i & width else n + i for i in range(n)]
+            masks = [ir.Constant(_vector(n, _INT32), lanes) for lanes in (low, high)]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks)) for a, b in pairs]
+            width *= 2
+        return _pack(builder, vectors)
+
+    return Tile(1, n)(tile), generate
 
 
 @intrinsic

@@ -10,6 +10,12 @@ from numba.core.registry import cpu_target
 # Cycles from a fused multiply-add's start to its result, and how many start in a cycle, on CPUs of the last ten years.
 _LATENCY, _PER_CYCLE = 4, 2
 
+# Cycles of bringing 4x4 vectors of numbers into the form that Winograd's algorithm multiplies, or back.
+_MOVED = 40
+
+# Bytes that stay in the first cache while others pass through.
+_NEAR = 40_000
+
 
 @cache
 def cpu() -> tuple[int, int]:
@@ -47,7 +53,7 @@ def lanes_for(channels: int) -> int:
 
 def _cycles(rows: int, vectors: int) -> float:
     """Return about how many cycles one step of a tile takes: multiplications, loads, or waiting for the sums."""
-    return max(rows * vectors / _PER_CYCLE, (rows + vectors) / 2, _LATENCY)
+    return max(rows * vectors / _PER_CYCLE, 0.6 * (rows + vectors), _LATENCY)
 
 
 @cache
@@ -63,6 +69,81 @@ def window_tile(columns: int, channels: int) -> tuple[int, int, int]:
                 choices.append((tiles * (_cycles(p, v) + 0.5), -p, v))
     _, p, v = min(choices)
     return -p, v, lanes
+
+
+@cache
+def pair_tile(columns: int, channels: int) -> tuple[int, int, int]:
+    """Return (columns P, vectors V, lanes L) of a tile of 2x2 windows each, for pooled maps of so many columns."""
+    lanes, registers = lanes_for(channels), cpu()[1]
+    vectors = -(-channels // lanes)
+    choices = []
+    for v in (1, 2, 4):
+        for p in range(1, columns + 1):
+            if v <= vectors and 4 * p * v + v + 1 <= registers - 1:
+                tiles = -(-columns // p) * -(-vectors // v)
+                choices.append((tiles * (_cycles(4 * p, v) + 1), -p, v))
+    _, p, v = min(choices)
+    return -p, v, lanes
+
+
+@cache
+def winograd_tile(rows: int, columns: int, inner: int, channels: int) -> tuple[int, ...]:
+    """Return (block, places P, vectors V, lanes L, lanes of the inner channels) for Winograd's algorithm on such maps.
+
+    (0,) where the usual algorithm is about as fast.
+
+    Args:
+        rows, columns: Of the output.
+        inner: Channels of the input.
+        channels: Of the output.
+    """
+    total = -(-rows // 2) * -(-columns // 2)
+    if min(rows, columns) < 2:
+        return (0,)
+    inner_lanes, vectors = lanes_for(inner), -(-channels // lanes_for(channels))
+    moved = _MOVED * (-(-inner // inner_lanes) + vectors)
+    choices = []
+    for parts in range(1, total + 1):
+        block = -(-total // parts)
+        if block >= min(total, 7) and block <= 32:
+            p, v, lanes = window_tile(block, channels)
+            multiplied = -(-block // p) * -(-vectors // v) * (_cycles(p, v) + 0.5) * 16 * inner
+            weights = 16 * inner * v * lanes
+            near = 4 * (16 * block * (inner + v * lanes) + weights) < _NEAR
+            read = 16 * inner * vectors  # the filters, from the second cache
+            cost = parts * (block * moved * (1 if near else 1.5) + multiplied + read)
+            choices.append((cost, block, p, v, lanes, inner_lanes))
+    cost, *best = min(choices)
+    return tuple(best) if cost < 0.9 * _usual(rows, columns, 9 * inner, channels) else (0,)
+
+
+def _usual(rows: int, columns: int, terms: int, channels: int) -> float:
+    """Return about how many cycles a correlation with so many terms a sum takes."""
+    p, v, lanes = window_tile(columns, channels)
+    return rows * -(-columns // p) * -(-channels // (v * lanes)) * (_cycles(p, v) + 0.5) * terms
+
+
+@cache
+def scatter_tile(size: tuple[int, int], out: tuple[int, int], cells: int, channels: int, run: int) -> tuple[int, ...]:
+    """Return (windows P, vectors V, lanes L) for a data gradient by scattering; () where gathering is as fast.
+
+    Args:
+        size: (H, W) of the input.
+        out: (H, W) of the output.
+        cells: Of the kernel.
+        channels: Of the input.
+        run: Channels of the output.
+    """
+    lanes, registers, windows = lanes_for(channels), cpu()[1], out[0] * out[1]
+    vectors = -(-channels // lanes)
+    choices = []
+    for v in (1, 2, 4):
+        for p in range(1, windows + 1):
+            if v <= vectors and windows % p == 0 and p * v + v + 1 <= registers - 1:
+                tiles = windows // p * -(-vectors // v)
+                choices.append((cells * tiles * ((_cycles(p, v) + 0.5) * run + 5 * p * v), p, v))
+    cost, p, v = min(choices)
+    return (p, v, lanes) if cost < 0.6 * _usual(*size, cells * run, channels) else ()
 
 
 @cache
@@ -90,6 +171,14 @@ def image_tile(channels: int) -> tuple[int, int, int]:
 
 
 @cache
+def one_tile(channels: int) -> tuple[int, int, int]:
+    """Return (vectors V, lanes L, ways W) of a dense layer for one image."""
+    lanes = lanes_for(channels)
+    vectors = min(4, -(-channels // lanes))
+    return vectors, lanes, _LATENCY * _PER_CYCLE // vectors
+
+
+@cache
 def run_tile(taps: int, run: int) -> tuple[int, int, int]:
     """Return (taps T, vectors V, lanes L) of a tile of a run's numbers in several kernel rows; T is taps or 1."""
     lanes, registers = lanes_for(run), cpu()[1]
@@ -98,3 +187,24 @@ def run_tile(taps: int, run: int) -> tuple[int, int, int]:
     if taps * vectors <= most:
         return taps, vectors, lanes
     return 1, max(v for v in range(1, most + 1) if vectors % v == 0), lanes
+
+
+@cache
+def select_tile(taps: int, run: int, filters: int, window: int) -> tuple[int, ...]:
+    """Return (taps T, run, lanes L) for the gradient of pooled filters with few numbers; () where lists are faster.
+
+    Args:
+        taps: Kernel rows.
+        run: Numbers in one.
+        filters: How many.
+        window: Cells of the pooling.
+    """
+    lanes, registers = lanes_for(filters), cpu()[1]
+    at_once = taps if taps * run + 3 <= registers else 1
+    if run + 3 > registers:
+        return ()
+    vectors, rounds = -(-filters // lanes), taps // at_once
+    selecting = vectors * rounds * window * (max(at_once * run / _PER_CYCLE, _LATENCY) + 3)
+    _, run_vectors, _ = run_tile(taps, run)
+    listing = filters * (max(taps * run_vectors / _PER_CYCLE, 2) + 6)
+    return (at_once, run, lanes) if selecting < listing else ()

@@ -243,11 +243,17 @@ def repeat(R: int, V: int, L: int, pointer: Pointer) -> Tile:
     return load(R, V, L, pointer, 0)
 
 
-def store_bytes(t: Tile, pointer: Pointer, count: int) -> None:
-    """store_bytes(t, pointer, count): pointer[l] = t[0][l] as a byte, for the first count lanes of one vector."""
-    for lane, value in enumerate(t[0]):
-        if lane < count:
-            pointer[lane] = int(value)
+def vector(t: Tile, p: int) -> Tile:
+    """vector(t, p): the tile of one vector, t[p]."""
+    return t[p : p + 1]
+
+
+def store_bytes(t: Tile, R: int, pointer: Pointer, step: int, count: int) -> None:
+    """store_bytes(t, R, pointer, step, count): as store_part, but whole numbers as bytes."""
+    for r, row in enumerate(t.reshape(R, -1)):
+        for i, value in enumerate(row):
+            if i < count:
+                pointer[r * step + i] = int(value)
 
 
 def lanes_equal(pointer: Pointer, count: int, wanted: int, first: int, numbers: Pointer) -> int:
@@ -269,6 +275,13 @@ def outer(t: Tile, R: int, x: Pointer, step: int, w: Pointer) -> Tile:
     P, L = t.shape
     xs = _tile([[x[r * step]] * (P // R * L) for r in range(R)], L)
     return multiply_add(xs, repeat(R, P // R, L, w), t)
+
+
+def add_products(t: Tile, R: int, x: Pointer, x_step: int, w: Pointer, w_step: int) -> Tile:
+    """add_products(t, R, x, x_step, w, w_step): t[r][v][l] += x[r x_step] w[r w_step + v L + l]."""
+    P, L = t.shape
+    xs = _tile([[x[r * x_step]] * (P // R * L) for r in range(R)], L)
+    return multiply_add(xs, load(R, P // R, L, w, w_step), t)
 
 
 def add_scaled(t: Tile, R: int, factor: float, pointer: Pointer, step: int) -> Tile:
@@ -322,12 +335,39 @@ def where_larger(x: Tile, y: Tile, a: Tile, b: Tile) -> Tile:
     return np.where((x > y) | np.isnan(x), a, b)
 
 
-def fold(t: Tile) -> Tile:
-    """fold(t): the one vector t[0] + t[1] + ..., added in this order."""
-    total = t[:1]
-    for p in range(1, len(t)):
-        total = total + t[p]
+def where_byte(pointer: Pointer, wanted: int, a: Tile) -> Tile:
+    """where_byte(pointer, wanted, a): a[0][l] where the byte pointer[l] is wanted, else 0; of one vector."""
+    return _tile([[value if pointer[lane] == wanted else 0 for lane, value in enumerate(a[0])]], a.shape[1])
+
+
+def spread(t: Tile, R: int, x: Pointer, step: int, v: Tile) -> Tile:
+    """spread(t, R, x, step, v): t[r][c][l] += x[r step + c] v[0][l], where c counts the vectors of a row."""
+    P, L = t.shape
+    xs = _tile([[x[p // (P // R) * step + p % (P // R)]] * L for p in range(P)], L)
+    return multiply_add(xs, np.repeat(v, P, axis=0), t)
+
+
+def fold(t: Tile, R: int) -> Tile:
+    """fold(t, R): the row t[0] + t[1] + ... of V vectors, added in this order."""
+    rows = t.reshape(R, -1, t.shape[1])
+    total: Tile = rows[0]
+    for row in rows[1:]:
+        total = total + row
     return total
+
+
+def add_rows(t: Tile, v: Tile, w: Pointer, step: int) -> Tile:
+    """add_rows(t, v, w, step): t[r][l] += v[0][l] w[r step + l]."""
+    P, L = t.shape
+    return multiply_add(np.repeat(v, P, axis=0), load(P, 1, L, w, step), t)
+
+
+def lane_sums(t: Tile) -> Tile:
+    """lane_sums(t): the one vector whose lane r is the sum of the lanes of t[r]: of neighbors, then of pairs, ..."""
+    sums, lanes = t, t.shape[1]
+    while sums.shape[1] > 1:
+        sums = sums[:, ::2] + sums[:, 1::2]
+    return np.concatenate([sums.T, np.zeros((1, lanes - len(t)), dtype=np.float32)], axis=1)
 
 
 def transpose(t: Tile) -> Tile:

@@ -41,7 +41,24 @@ from numba import carray
 
 from pellucid.compiled.kernel import Kernel, inline
 from pellucid.compiled.records import Record
-from pellucid.compiled.simd import at, floats, ints, outer, relu, repeat, store, store_part
+from pellucid.compiled.simd import (
+    add,
+    add_products,
+    add_rows,
+    at,
+    floats,
+    fold,
+    ints,
+    lane_sums,
+    load,
+    load_part,
+    outer,
+    relu,
+    repeat,
+    store,
+    store_part,
+    zeros,
+)
 
 CORRELATE = Record(
     "Correlate",
@@ -150,6 +167,66 @@ def correlate(columns: int, vectors: int, lanes: int) -> Kernel:
     return Kernel(f"correlate[{columns}x{vectors}x{lanes}]", CORRELATE, body)
 
 
+SCATTER = Record(
+    "Scatter",
+    """Operands of a data gradient that goes from windows to what they read, which pays on small maps without padding.
+
+    dy: Gradient of the output, (rows, columns, run), one contiguous stretch.
+    dx, dx_down, dx_right: Where the first window begins (before the taps), steps to the next row and column of windows.
+    rows, columns, run, channels: Of the output, and channels of the input.
+    taps, tap_count: Table of offsets in dx, one for each kernel cell.
+    weights, width: Where w begins among the copies, and the distance of its rows: (tap_count run, width).
+    map_size: Numbers of dx, which begins at dx, to be cleared.
+    """,
+    "dy dx dx_down dx_right rows columns run channels taps tap_count weights width map_size",
+)
+
+
+@cache
+def scatter(windows: int, vectors: int, lanes: int) -> Kernel:
+    """Return the kernel dx[window; t, k] += sum over n of dy[window, n] w[t, n, k].
+
+    Args:
+        windows: P, at once; it divides their number.
+        vectors: V, vectors of channels.
+        lanes: L, of a vector.
+    """
+    P, V, L = windows, vectors, lanes
+    PV, VL = P * V, V * L
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        taps, sums, run, width, columns = (
+            at(ints(work.tables), op.taps),
+            floats(work.scratch),
+            op.run,
+            op.width,
+            op.columns,
+        )
+        channels = op.channels
+        for image in range(work.first, work.last):
+            frame = at(floats(work.frames), image * work.frame)
+            dx = at(frame, op.dx)
+            for i in range(0, op.map_size, L):
+                store(zeros(1, L), 1, at(dx, i), 0)
+            for tap in range(op.tap_count):
+                for k in range(0, channels, VL):
+                    for first in range(0, op.rows * columns, P):
+                        t, dy = zeros(PV, L), at(frame, op.dy + first * run)
+                        w = at(floats(work.copies), op.weights + tap * run * width + k)
+                        for n in range(run):
+                            t = outer(t, P, at(dy, n), run, w)
+                            w = at(w, width)
+                        store(t, P, sums, VL)
+                        for p in range(P):
+                            row, column = (first + p) // columns, (first + p) % columns
+                            to = at(dx, taps[tap] + row * op.dx_down + column * op.dx_right + k)
+                            total = add(load(1, V, L, to, 0), load(1, V, L, at(sums, p * VL), 0))
+                            store_part(total, 1, to, 0, channels - k)
+
+    return Kernel(f"scatter[{windows}x{vectors}x{lanes}]", SCATTER, body)
+
+
 @cache
 def dense(images: int, vectors: int, lanes: int) -> Kernel:
     """Return the kernel of dense layers and their data gradients.
@@ -183,3 +260,65 @@ def dense(images: int, vectors: int, lanes: int) -> Kernel:
                     image += 1
 
     return Kernel(f"dense[{images}x{vectors}x{lanes}]", CORRELATE, body)
+
+
+@cache
+def dense_rows(outputs: int, lanes: int) -> Kernel:
+    """Return the kernel of dense layers for one image whose weights lie as (outputs, width): lanes are inputs.
+
+    Args:
+        outputs: R, outputs at once; at most L and as many as there are.
+        lanes: L, of a vector.
+    """
+    R, L = outputs, lanes
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        frame, inputs, width = floats(work.frames), op.run, op.width
+        x, w = at(frame, op.x), at(floats(work.weights), op.weights)
+        bias, y = at(floats(work.weights), op.bias), at(frame, op.y)
+        for start in range(0, op.channels, R):
+            n = min(start, op.channels - R)
+            rows, t = at(w, n * width), zeros(R, L)
+            for k in range(0, inputs, L):
+                t = add_rows(t, load_part(1, 1, L, at(x, k), 0, inputs - k), at(rows, k), width)
+            total = add(lane_sums(t), load(1, 1, L, at(bias, n), 0))
+            if op.relu:
+                total = relu(total)
+            store_part(total, 1, at(y, n), 0, R)
+
+    return Kernel(f"dense_rows[{outputs}x{lanes}]", CORRELATE, body)
+
+
+@cache
+def dense_one(vectors: int, lanes: int, ways: int) -> Kernel:
+    """Return the kernel of dense layers for one image, summed in several ways at once so that no sum waits for itself.
+
+    Args:
+        vectors: V, vectors of outputs.
+        lanes: L, of a vector.
+        ways: W: input k belongs to sum k mod W.
+    """
+    V, L, W = vectors, lanes, ways
+    WV = W * V
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        frame, run, width = floats(work.frames), op.run, op.width
+        x, w = at(frame, op.x), at(floats(work.copies if op.from_copies else work.weights), op.weights)
+        for n in range(0, op.channels, V * L):
+            sums, weights, k = zeros(WV, L), at(w, n), 0
+            while k + W <= run:
+                sums = add_products(sums, W, at(x, k), 1, weights, width)
+                weights = at(weights, W * width)
+                k += W
+            t = add(fold(sums, W), repeat(1, V, L, at(floats(work.weights), op.bias + n)))
+            while k < run:
+                t = outer(t, 1, at(x, k), 0, weights)
+                weights = at(weights, width)
+                k += 1
+            if op.relu:
+                t = relu(t)
+            store_part(t, 1, at(frame, op.y + n), 0, op.channels - n)
+
+    return Kernel(f"dense_one[{vectors}x{lanes}, {ways}]", CORRELATE, body)

@@ -122,7 +122,7 @@ def bias_gradient(lanes: int) -> Kernel:
                     while column + 4 <= columns:
                         four = add(four, load(4, 1, L, at(dy, column * step), step))
                         column += 4
-                    of_row = fold(four)
+                    of_row = fold(four, 4)
                     while column < columns:
                         of_row = add(of_row, load(1, 1, L, at(dy, column * step), step))
                         column += 1

@@ -91,7 +91,7 @@ def _places(wide: bool) -> tuple[Any, Any]:
 
     @inline
     def write(places, index, tile, count):
-        store_bytes(tile, at(as_bytes(places), index), count)
+        store_bytes(tile, 1, at(as_bytes(places), index), 0, count)
 
     @inline
     def read(places, index):
@@ -106,6 +106,32 @@ def _places(wide: bool) -> tuple[Any, Any]:
         return np.int64(places[index])
 
     return (write_wide, read_wide) if wide else (write, read)
+
+
+@cache
+def largest_of_four(vectors: int, lanes: int) -> Any:
+    """Return the inlined function largest(a, b, c, d, as_relu) -> (maxima, places) for the cells of 2x2 windows.
+
+    Args:
+        vectors: Of each of the tiles.
+        lanes: L, of a vector.
+    """
+    P, L = vectors, lanes
+
+    @inline
+    def largest(a, b, c, d, as_relu):
+        place = where_larger(b, a, fill(P, L, np.float32(1)), zeros(P, L))
+        best = where_larger(b, a, b, a)
+        place = where_larger(c, best, fill(P, L, np.float32(2)), place)
+        best = where_larger(c, best, c, best)
+        place = where_larger(d, best, fill(P, L, np.float32(3)), place)
+        best = where_larger(d, best, d, best)
+        if as_relu:
+            place = where_positive(best, place, fill(P, L, np.float32(DEAD)))
+            best = relu(best)
+        return best, place
+
+    return largest
 
 
 @cache

@@ -38,7 +38,7 @@ from numba import carray
 
 from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels.correlate import CORRELATE, correlate_map
-from pellucid.compiled.kernels.pool import DEAD, POOL, pool_map
+from pellucid.compiled.kernels.pool import DEAD, POOL, largest_of_four, pool_map
 from pellucid.compiled.records import Record
 from pellucid.compiled.simd import (
     add,
@@ -51,9 +51,14 @@ from pellucid.compiled.simd import (
     lanes_equal,
     load,
     load_part,
+    outer,
     pointer_maker,
+    repeat,
+    spread,
     store,
+    store_bytes,
     store_part,
+    where_byte,
     zeros,
 )
 
@@ -68,6 +73,16 @@ CORRELATE_POOL = Record(
 )
 
 _correlate_at, _pool_at = pointer_maker(CORRELATE.pointer), pointer_maker(POOL.pointer)
+
+CORRELATE_POOL2 = Record(
+    "CorrelatePool2",
+    """Operands of a convolution and a pooling with whole windows of 2x2 behind it: those of Correlate, where rows and
+    columns are those of the convolution and y is the pooled map, and
+
+    places: As in Pool.
+    """,
+    " ".join(CORRELATE.dtype.names or ()) + " places",
+)
 
 POOLED_GRADIENT = Record(
     "PooledGradient",
@@ -113,6 +128,53 @@ def correlate_pool(columns: int, vectors: int, lanes: int, pool_lanes: int) -> K
             pool(pooling, work, scratch, pooling.x_down, pooling.x_right, y, places)
 
     return Kernel(f"correlate_pool[{columns}x{vectors}x{lanes}, {pool_lanes}]", CORRELATE_POOL, body)
+
+
+@cache
+def correlate_pool2(columns: int, vectors: int, lanes: int) -> Kernel:
+    """Return the kernel of the forward pass for whole windows of 2x2, whose maximum is taken in registers.
+
+    Args:
+        columns: P, windows of the pooling side by side.
+        vectors: V, vectors of channels.
+        lanes: L, of a vector.
+    """
+    P, V, L = columns, vectors, lanes
+    largest = largest_of_four(P * V, L)
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        rows, columns, channels, run, width = op.rows // 2, op.columns // 2, op.channels, op.run, op.width
+        down, right, two, taps = op.x_down, op.x_right, 2 * op.x_right, at(ints(work.tables), op.taps)
+        y_down, y_right = op.y_down, op.y_right
+        w = at(floats(work.copies if op.from_copies else work.weights), op.weights)
+        bias = at(floats(work.weights), op.bias)
+        for image in range(work.first, work.last):
+            frame = at(floats(work.frames), image * work.frame)
+            places = as_bytes(at(frame, op.places))
+            for n in range(0, channels, V * L):
+                for row in range(rows):
+                    for start in range(0, columns, P):
+                        column = min(start, columns - P)
+                        x = at(frame, op.x + 2 * row * down + column * two)
+                        a = repeat(P, V, L, at(bias, n))
+                        b, c, d = a, a, a
+                        weights = at(w, n)
+                        for tap in range(op.tap_count):
+                            window = at(x, taps[tap])
+                            for k in range(run):
+                                a = outer(a, P, at(window, k), two, weights)
+                                b = outer(b, P, at(window, k + right), two, weights)
+                                c = outer(c, P, at(window, k + down), two, weights)
+                                d = outer(d, P, at(window, k + down + right), two, weights)
+                                weights = at(weights, width)
+                        best, place = largest(a, b, c, d, op.relu)
+                        y = at(frame, op.y + row * y_down + column * y_right + n)
+                        to = at(places, (row * columns + column) * channels + n)
+                        store_part(best, P, y, y_right, channels - n)
+                        store_bytes(place, P, to, channels, channels - n)
+
+    return Kernel(f"correlate_pool2[{columns}x{vectors}x{lanes}]", CORRELATE_POOL2, body)
 
 
 @cache
@@ -235,3 +297,53 @@ def pooled_weight_gradient(taps: int, vectors: int, lanes: int, ways: int) -> Ke
                         store_part(add(t, sums), T, at(target, k), channels * width, run - k)
 
     return Kernel(f"pooled_weight_gradient[{taps}x{vectors}x{lanes}, {ways}]", POOLED_GRADIENT, body)
+
+
+@cache
+def selected_weight_gradient(taps: int, run: int, lanes: int) -> Kernel:
+    """Return the kernel of dw and db where a filter has few numbers; its blocks are filters, a multiple of L.
+
+    Lanes are filters here: of the pooled gradient, each place of a window selects its lanes, which are multiplied with
+    the numbers of the window, all alike. So there are no lists of events.
+
+    Args:
+        taps: T, kernel rows at once: all of them, or 1.
+        run: R, numbers of a run.
+        lanes: L, of a vector.
+    """
+    T, R, L = taps, run, lanes
+    TR = T * R
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        tables, channels, width = ints(work.tables), op.channels, op.width
+        origins, cells, tap_offsets = at(tables, op.origins), at(tables, op.cells), at(tables, op.taps)
+        rows, columns, window, tap_step = op.rows, op.columns, op.window, op.tap_step
+        sums = floats(work.scratch)
+        for n in range(work.first, work.last, L):
+            for tap in range(0, op.tap_count, T):
+                store(zeros(TR, L), TR, sums, L)
+                bias = zeros(1, L)
+                for image in range(work.batch):
+                    frame = at(floats(work.frames), image * work.frame)
+                    places = at(as_bytes(at(frame, op.places)), n)
+                    x = at(frame, op.x + tap_offsets[tap])
+                    t, of_image = zeros(TR, L), zeros(1, L)
+                    for row in range(rows):
+                        for column in range(columns):
+                            p = row * columns + column
+                            dy = load(1, 1, L, at(frame, op.dy + row * op.dy_down + column * op.dy_right + n), 0)
+                            from_window, place = at(x, origins[p]), at(places, p * channels)
+                            for cell in range(window):
+                                some = where_byte(place, cell, dy)
+                                t = spread(t, T, at(from_window, cells[cell]), tap_step, some)
+                                of_image = add(of_image, some)
+                    store(add(t, load(TR, 1, L, sums, L)), TR, sums, L)
+                    bias = add(bias, of_image)
+                for lane in range(min(L, work.last - n)):
+                    for i in range(TR):
+                        place_of = ((tap + i // R) * channels + n + lane) * width + i % R
+                        floats(work.gradients)[op.weights + place_of] = sums[i * L + lane]
+                store_part(bias, 1, at(floats(work.gradients), op.bias + n), 0, work.last - n)
+
+    return Kernel(f"selected_weight_gradient[{taps}x{run}x{lanes}]", POOLED_GRADIENT, body)

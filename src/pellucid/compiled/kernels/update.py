@@ -26,11 +26,13 @@ from pellucid.compiled.simd import (
     load,
     load_part,
     multiply,
+    spread,
     square_root,
     store,
     store_part,
     subtract,
     transpose,
+    zeros,
 )
 
 UPDATE = Record(
@@ -54,10 +56,24 @@ TRANSPOSE = Record(
     """Operands of a transposed copy: from (taps, rows, width) to (taps, columns, copy_width).
 
     weights, taps, rows, columns, width: The parameter; columns of each row's width are in use.
+    from_copies: Whether weights lies among the copies too.
     copy, copy_width: Where the copy begins among the copies, and the length of its rows.
     order: Table: which tap of the copy each tap becomes.
     """,
-    "weights taps rows columns width copy copy_width order",
+    "weights taps rows columns width from_copies copy copy_width order",
+)
+
+RANK_ONE = Record(
+    "RankOne",
+    """Operands of a dense layer's step after one image, whose gradient is x dy.
+
+    x, dy: Input and gradient of the output, in the frame.
+    weights, inputs, outputs, width: The weight, (outputs, width).
+    bias: The bias; -1 where there is none.
+    decay: Weight decay.
+    """,
+    "x dy weights inputs outputs width bias",
+    reals="decay",
 )
 
 
@@ -183,8 +199,9 @@ def transposed(lanes: int) -> Kernel:
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
         columns, width, copy_width = op.columns, op.width, op.copy_width
+        source = floats(work.copies if op.from_copies else work.weights)
         for tap in range(op.taps):
-            w = at(floats(work.weights), op.weights + tap * op.rows * width)
+            w = at(source, op.weights + tap * op.rows * width)
             target = np.int64(at(ints(work.tables), op.order)[tap])
             copy = at(floats(work.copies), op.copy + target * columns * copy_width)
             row = work.first
@@ -204,3 +221,49 @@ def transposed(lanes: int) -> Kernel:
                 row += rows
 
     return Kernel(f"transposed[{lanes}]", TRANSPOSE, body)
+
+
+@cache
+def rank_one(lanes: int) -> Kernel:
+    """Return the kernel of plain SGD after one image: gradient and step of a dense layer as one, to the same bits.
+
+    Args:
+        lanes: L, of a vector.
+    """
+    L = lanes
+
+    @inline
+    def step(w, width, a, b, rate, decay):
+        """Step a vector of each of four rows from w on, whose gradients are a[r] b."""
+        old = load(4, 1, L, w, width)
+        g = add(spread(zeros(4, L), 4, a, 1, b), multiply(decay, old))
+        store(subtract(old, multiply(rate, g)), 4, w, width)
+
+    @inline
+    def step_one(w, a, b, rate, decay):
+        """Step the vector at w, whose gradient is a b."""
+        old = load(1, 1, L, w, 0)
+        g = add(spread(zeros(1, L), 1, a, 0, b), multiply(decay, old))
+        store(subtract(old, multiply(rate, g)), 1, w, 0)
+
+    def body(op, work):
+        op, work = carray(op, 1)[0], carray(work, 1)[0]
+        rate, decay = fill(1, L, np.float32(work.rate)), fill(1, L, np.float32(op.decay))
+        rates, decays = fill(4, L, np.float32(work.rate)), fill(4, L, np.float32(op.decay))
+        width, outputs, left = op.width, op.outputs, op.outputs % 4
+        x, dy = at(floats(work.frames), op.x), at(floats(work.frames), op.dy)
+        for k in range(0, op.inputs, L):
+            numbers = load_part(1, 1, L, at(x, k), 0, op.inputs - k)  # what fills up a row stays 0
+            w = at(floats(work.weights), op.weights + k)
+            for n in range(0, outputs - left, 4):
+                step(at(w, n * width), width, at(dy, n), numbers, rates, decays)
+            for n in range(outputs - left, outputs):
+                step_one(at(w, n * width), at(dy, n), numbers, rate, decay)
+        if op.bias >= 0:
+            b = at(floats(work.weights), op.bias)
+            for n in range(0, outputs, L):
+                old, g = load_part(1, 1, L, at(b, n), 0, outputs - n), load_part(1, 1, L, at(dy, n), 0, outputs - n)
+                g = add(g, multiply(decay, old))
+                store_part(subtract(old, multiply(rate, g)), 1, at(b, n), 0, outputs - n)
+
+    return Kernel(f"rank_one[{lanes}]", RANK_ONE, body)
