@@ -16,10 +16,10 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format bench reliability clean
+.PHONY: help demo test fuzz check format peers bench bench-avx2 reliability clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 SEED ?= 0
 demo: $(VENV)/.user  ## train on real digits, judge the model, write runs/demo (under a minute)
@@ -49,15 +49,20 @@ format: $(VENV)/.dev  ## format, sort imports, write the capabilities page
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/capabilities.py
 
-bench: $(TEST_TOOLS)  ## time and memory of training, of compiling; TORCH=1 puts PyTorch beside it
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/compiling.py
+peers:  ## environments for what the benchmark compares with: PyTorch, Keras, JAX, ONNX Runtime (3 GB)
+	PYTHON="$(PYTHON)" scripts/peers.sh
+
+bench: $(VENV)/.dev  ## time and memory beside the peers that are there (a quarter of an hour): writes docs/benchmarks.md
+	$(BIN)/python scripts/benchmarks.py
+
+bench-avx2: $(VENV)/.dev  ## the same with everybody held to AVX2
+	$(BIN)/python scripts/benchmarks.py --instructions avx2
 
 reliability: $(VENV)/.dev  ## errors and digests of the compiled engine: writes docs/reliability.md
 	$(BIN)/python scripts/reliability.py
 
 clean:  ## remove the environment, caches, builds and the demo's run
-	rm -rf $(VENV) build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch too.

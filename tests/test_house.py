@@ -28,7 +28,7 @@ ORDER = [
     {"report"},
     {"training"},
     {"explain", "testing"},
-    {"lessons"},
+    {"benchmark", "lessons"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -51,7 +51,9 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     digest, here = hashlib.sha256(), Path(__file__).parent
-    made_of = [here / f"{name}.py" for name in ("kernel", "program", "records", "runner", "simd", "../random")]
+    made_of = [
+        here / f"{name}.py" for name in ("kernel", "profile", "program", "records", "runner", "simd", "../random")
+    ]
     for path in [*made_of, *sorted((here / "kernels").glob("*.py"))]:
         digest.update(path.read_bytes())
     versions = (sys.version_info[:2], numba.__version__, llvmlite.__version__)
