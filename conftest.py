@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+# They belong to other environments.
+collect_ignore_glob = ["src/pellucid/benchmark/peers/run_*.py"]
+
 
 @pytest.fixture(autouse=True)
 def _np_in_examples(doctest_namespace: dict[str, Any]) -> None:

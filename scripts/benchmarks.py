@@ -17,10 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from pellucid.benchmark.contestants import INSTRUCTIONS, OWN, TITLES
-from pellucid.benchmark.measure import Settings, run
+from pellucid.benchmark.measure import Result, Settings, run
 from pellucid.benchmark.text import number, peers, thread_counts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,11 +39,11 @@ Written by `make bench` and `make bench-avx2`; do not edit. `make peers` install
   does; only ratios within one run say something.
 - **Turns.** Every contestant is a process of its own, once with one thread and once with all. In each round each takes
   a turn, while the others wait: some steps that are not counted, then about {seconds:g} s that are. Rounds: {rounds};
-  tables show the best, and the median behind it. The whole is done again with new processes; runs: {runs}. A **ratio** is
-  a peer's best time divided by pellucid's best time of the same run, and tables show the **least** of the runs.
-- **The same work.** Network, weights, batches and optimizer are the same. The losses of the first {steps} steps (without
-  dropout, which every framework draws differently) are compared first, in prediction the outputs; whoever differs by
-  more than a thousandth is left out. Each turn begins with the first weights. Images are random numbers.
+  tables show the best, and the median behind it. The whole is done again with new processes; runs: {runs}. A **ratio**
+  is a peer's best time divided by pellucid's best time of the same run, and tables show the **least** of the runs.
+- **The same work.** Network, weights, batches and optimizer are the same. The losses of the first {steps} steps
+  (without dropout, which every framework draws differently) are compared first, in prediction the outputs; whoever
+  differs by more than a thousandth is left out. Each turn begins with the first weights. Images are random numbers.
 - **Each peer in its best way.** What a framework can do in several ways is tried in all of them, and the fastest takes
   part, for each workload and number of threads. PyTorch: contiguous or channels-last, its optimizer as it comes or
   fused, prediction in `torch.inference_mode`. Keras 3 on TensorFlow: `train_on_batch` and `predict_on_batch`, or a step
@@ -126,8 +125,6 @@ NOTE_AVX2 = (
     "All are held to AVX2, as on a CPU without AVX-512, by the switches that they have; ONNX Runtime has none, so its "
     "figures are those of this CPU. "
 )
-
-Result = dict[str, Any]
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -36,7 +36,7 @@ def test_a_table_and_what_is_missing(cli):
     assert (code, err) == (0, "")
     assert re.search(r"^W4-1 +[\d.]+", out, re.MULTILINE)
     assert re.search(r"^control .* GFLOP/s", out, re.MULTILINE)
-    assert "not here: PyTorch, Keras, JAX, ONNX Runtime; install them beside pellucid, or see --peers" in out
+    assert "not here: PyTorch, Keras, JAX, ONNX Runtime; --help says how to add them" in out.splitlines()
 
 
 def test_profile(cli, monkeypatch):
@@ -55,6 +55,10 @@ def test_profile(cli, monkeypatch):
     [
         (("W22",), 'error: unknown workload "W22"; did you mean "W2"? Known: W2, W4,'),
         (("W2", "--instructions", "avx3"), 'error: unknown instructions "avx3"; did you mean "avx2"?'),
+        (
+            ("W2", "--peers", "gone"),
+            "error: --peers must be a folder of environments named torch, keras, ..., got gone",
+        ),
         (("W2", "--profile", "--instructions", "avx2"), "error: --profile shows this process; set NUMBA_CPU_NAME"),
     ],
 )
@@ -62,3 +66,11 @@ def test_errors(cli, words, message):
     code, out, err = cli("bench", *words)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(message)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_stops_pellucid_itself_is_one_line(cli, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    code, out, err = cli("bench", "W0", "--rounds", "1")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "NUMBA_DISABLE_JIT is set" in err

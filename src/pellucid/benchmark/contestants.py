@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from pellucid.errors import EngineError
 
 OWN = "pellucid"
 TITLES = {
@@ -44,7 +47,7 @@ INSTRUCTIONS: dict[str, dict[str, str]] = {
 }
 
 
-class Dropped(Exception):
+class Dropped(EngineError):
     """A contestant that cannot go on, with the reason in one line."""
 
 
@@ -92,7 +95,8 @@ class Contestant:
             encoding="utf-8",
         )
         self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Return the answer to a command.
@@ -124,8 +128,12 @@ class Contestant:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        self._process.wait()
+        self._listener.join()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
     def _listen(self) -> None:
         if self._process.stdout is not None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
 from pellucid.benchmark.contestants import OWN, TITLES
-
-Result = dict[str, Any]
+from pellucid.benchmark.measure import Result
 
 _COLUMNS = 80
 
@@ -96,5 +94,5 @@ def _machine(result: Result) -> list[str]:
     lines += [f"without {TITLES[peer]}: {reason}" for peer, reason in broken.items()]
     missing = [TITLES[peer] for peer in result["absent"] if peer not in broken]
     if missing:
-        lines.append(f"not here: {', '.join(missing)}; install them beside pellucid, or see --peers")
+        lines.append(f"not here: {', '.join(missing)}; --help says how to add them")
     return lines

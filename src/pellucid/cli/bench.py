@@ -33,7 +33,7 @@ def bench(
     workload: Annotated[list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="All if none is named.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where pellucid's time goes instead.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="How often each takes a turn.")] = 5,
-    peers: Annotated[Path, typer.Option(help="Folder with an environment for each peer.")] = Path(".peers"),
+    peers: Annotated[Path | None, typer.Option(help="Folder with an environment for each peer (.peers).")] = None,
     instructions: Annotated[str, typer.Option(help="native, or avx2 to hold all to that.")] = "native",
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
@@ -56,6 +56,8 @@ def bench(
             raise unknown("workload", name, WORKLOADS)
     if instructions not in INSTRUCTIONS:
         raise unknown("instructions", instructions, INSTRUCTIONS)
+    if peers is not None and not peers.is_dir():
+        raise OptionError(f"--peers must be a folder of environments named torch, keras, ..., got {peers}")
     names = tuple(dict.fromkeys(workload or WORKLOADS))
     if profile:
         if instructions != "native":
@@ -63,7 +65,12 @@ def bench(
         _profiles(names, json_)
         return
     settings = Settings(
-        names, peers, rounds, memory=not workload, startup=0 if workload else 1, instructions=instructions
+        names,
+        peers or Path(".peers"),
+        rounds,
+        memory=not workload,
+        startup=0 if workload else 1,
+        instructions=instructions,
     )
     with progress_bar("measuring") as progress:
         result = run(settings, progress)

@@ -75,20 +75,15 @@ def start(job: Job) -> dict[str, Way]:
     Args:
         job: The workload.
     """
-    if not tf.config.get_visible_devices("GPU"):
-        _set_threads(job.threads)
+    if tf.config.threading.get_intra_op_parallelism_threads() != job.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(job.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(job.threads)
     keras.backend.clear_session()
     model, layers = _model(job)
     parts = [tf.constant(job.x[job.part(i)]) for i in range(job.batches)]
     if job.optimizer is None:
         return _predictions(job, model, parts)
     return _trainings(job, model, layers, parts)
-
-
-def _set_threads(threads: int) -> None:
-    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def _predictions(job: Job, model: Any, parts: list[Any]) -> dict[str, Way]:
@@ -139,7 +134,7 @@ def _trainings(job: Job, model: Any, layers: list[Any], parts: list[Any]) -> dic
         for layer, values in layers:
             layer.set_weights(values)
         for variable in optimizer.variables:
-            if variable.path.rpartition("/")[2] not in ("learning_rate",):
+            if variable.path.rpartition("/")[2] != "learning_rate":
                 variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
 
     def one_by_one(call: Any) -> Any:
