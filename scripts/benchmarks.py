@@ -355,7 +355,7 @@ def main() -> None:
     if not options.page:
         result = measured(options, lambda line: print(line, flush=True))
         RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(result, allow_nan=False).replace('{"format"', '\n{"format"') + "\n"  # a run is a line
         (RESULTS / f"{options.instructions}.json").write_text(text, encoding="utf-8")
     PAGE.write_text(page(stored()), encoding="utf-8")
 
