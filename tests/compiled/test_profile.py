@@ -52,6 +52,15 @@ def test_every_instruction_has_its_share(trains):
     np.testing.assert_array_equal(net.flat_parameters, before)
 
 
+def test_batches_of_one_image_are_seen():
+    """Whatever program the engine has for them."""
+    net = models.block_cnn(1, [32], [30, 10], input_shape=(1, 8, 8))
+    found = profile(net, optim.SGD(0.01), 1)
+    assert sum(row.share for row in found.rows) == pytest.approx(1)
+    assert 0 < sum(row.microseconds for row in found.rows) < 10 * found.total
+    assert "loss CrossEntropyLoss" in {row.title for row in found.rows}
+
+
 def test_multiplications_are_those_of_the_formula():
     rows = {row.title: row for row in profile(network(), optim.SGD(), 4).rows}
     first, second, third, dense = 7 * 6 * 8 * 2 * 9, 7 * 6 * 8 * 8 * 9, 5 * 4 * 6 * 8 * 9, 10 * 6 * 2 * 2
@@ -86,8 +95,11 @@ def test_the_view_fits_the_terminal():
 
 
 def test_shares_when_everything_is_faster_than_the_clock(monkeypatch):
+    def nothing(programs, run):
+        return programs[0], np.zeros(len(programs[0].instruction_table))
+
     net = network()
-    monkeypatch.setattr(profiling, "_watched", lambda program, run: np.zeros(len(program.instruction_table)))
+    monkeypatch.setattr(profiling, "_watched", nothing)
     found = profile(net, None, 2)
     assert {row.share for row in found.rows} == {0.0}
     assert {row.fraction for row in found.rows} == {None}

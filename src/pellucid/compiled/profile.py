@@ -23,6 +23,7 @@ from pellucid._types import Array
 from pellucid.compiled.engine import CompiledEngine
 from pellucid.compiled.graph import Graph
 from pellucid.compiled.kernel import Kernel, prepare
+from pellucid.compiled.machine import Machine
 from pellucid.compiled.program import INSTRUCTION, Instruction, Program
 from pellucid.compiled.records import Record
 from pellucid.compiled.simd import address, call, fill, floats, longs, multiply_add, store
@@ -177,15 +178,15 @@ def profile(network: Network, optimizer: Optimizer | None, batch: int) -> Profil
     engine = CompiledEngine()
     engine.build(network, None if optimizer is None else CrossEntropyLoss(), optimizer, threads=1)
     built = engine._ready()
-    program = (built.trainer or built.predictor).program
     run = _work(engine, network, optimizer, batch)
     run(1)
     count = 1
     while _seconds(partial(run, count)) < _SECONDS:
         count *= 2
     total = min(_seconds(partial(run, count)) for _ in range(_ROUNDS)) / count / batch * 1e6
-    spent = _watched(program, partial(run, count)) / count / batch / 1e3
-    return Profile(_rows(program, built.graph, spent), total, peak())
+    programs = [machine.program for machine in vars(built).values() if isinstance(machine, Machine)]
+    program, spent = _watched(programs, partial(run, count))
+    return Profile(_rows(program, built.graph, spent / count / batch / 1e3), total, peak())
 
 
 def _work(engine: CompiledEngine, network: Network, optimizer: Optimizer | None, batch: int) -> Callable[[int], object]:
@@ -204,26 +205,32 @@ def _work(engine: CompiledEngine, network: Network, optimizer: Optimizer | None,
     return train
 
 
-def _watched(program: Program, run: Callable[[], object]) -> Array:
-    """Return the nanoseconds of each row of the instruction table in a run, least of the rounds."""
+def _watched(programs: list[Program], run: Callable[[], object]) -> tuple[Program, Array]:
+    """Return which of some programs a run takes, and the nanoseconds of each row of its instruction table.
+
+    Args:
+        programs: Loaded.
+        run: Takes one of them.
+    """
     if os.name == "nt":
         raise EngineError("a profile needs clock_gettime, which Windows does not have")
     clock = int(ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0)
-    table, kept, now = program.instruction_table, program.instruction_table.copy(), np.zeros(2, dtype=np.int64)
     prepare([timed(), nothing()])
-    empty = np.zeros(1, dtype=INSTRUCTION.dtype)
-    empty["kernel"] = nothing().address
-    rows = np.concatenate([kept, empty])
-    spent = np.zeros((len(rows), 2), dtype=np.int64)
-    records = np.zeros(len(rows), dtype=TIMED.dtype)
-    for name in ("kernel", "operands"):
-        records[name] = rows[name]
+    empty = np.array([(nothing().address, 0)], dtype=INSTRUCTION.dtype)
+    rows = np.concatenate([*(program.instruction_table for program in programs), empty])
+    now, spent, records = np.zeros(2, np.int64), np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), TIMED.dtype)
+    records["kernel"], records["operands"] = rows["kernel"], rows["operands"]
     records["clock"], records["which"], records["now"] = clock, time.CLOCK_MONOTONIC, now.ctypes.data
     records["spent"] = spent.ctypes.data + spent.strides[0] * np.arange(len(rows))
-    found = []
-    table["kernel"] = timed().address
-    table["operands"] = records.ctypes.data + records.itemsize * np.arange(len(table))
+    ends = np.cumsum([len(program.instruction_table) for program in programs]).tolist()
+    places = [slice(end - len(p.instruction_table), end) for p, end in zip(programs, ends, strict=True)]
+    best, chosen = np.zeros(0), programs[0]
     try:
+        for program, place in zip(programs, places, strict=True):
+            program.instruction_table["kernel"] = timed().address
+            program.instruction_table["operands"] = records[place].ctypes.data + records.itemsize * np.arange(
+                place.stop - place.start
+            )
         for _ in range(_ROUNDS):
             looks = []
             for _ in range(1000):
@@ -231,10 +238,14 @@ def _watched(program: Program, run: Callable[[], object]) -> Array:
                 _run(timed(), records[-1:])
                 looks.append(spent[-1, 0])
             run()
-            found.append(np.maximum(spent[:-1, 0] - float(np.median(looks)) * spent[:-1, 1], 0))
+            taken = np.maximum(spent[:, 0] - float(np.median(looks)) * spent[:, 1], 0)
+            program, place = max(zip(programs, places, strict=True), key=lambda pair: spent[pair[1], 1].sum())
+            if not best.size or taken[place].sum() < best.sum():
+                best, chosen = taken[place], program
     finally:
-        table[:] = kept
-    return np.asarray(found[int(np.argmin([times.sum() for times in found]))])
+        for program, place in zip(programs, places, strict=True):
+            program.instruction_table[:] = rows[place]
+    return chosen, best
 
 
 def _rows(program: Program, graph: Graph, spent: Array) -> tuple[Row, ...]:
