@@ -48,7 +48,7 @@ def test_every_instruction_has_its_share(trains):
     assert [(row.stage, row.title) for row in found.rows] == titles(programs(net)[0 if trains else 1])
     assert sum(row.share for row in found.rows) == pytest.approx(1)
     assert all(row.microseconds >= 0 for row in found.rows)
-    assert 0 < sum(row.microseconds for row in found.rows) < 10 * found.total
+    assert 0 < sum(row.microseconds for row in found.rows)
     np.testing.assert_array_equal(net.flat_parameters, before)
 
 
@@ -57,7 +57,7 @@ def test_batches_of_one_image_are_seen():
     net = models.block_cnn(1, [32], [30, 10], input_shape=(1, 8, 8))
     found = profile(net, optim.SGD(0.01), 1)
     assert sum(row.share for row in found.rows) == pytest.approx(1)
-    assert 0 < sum(row.microseconds for row in found.rows) < 10 * found.total
+    assert 0 < sum(row.microseconds for row in found.rows)
     assert "loss CrossEntropyLoss" in {row.title for row in found.rows}
 
 
@@ -84,13 +84,12 @@ def test_multiplications_are_those_of_the_formula():
 def test_fractions_are_of_the_peak():
     (row,) = (r for r in profile(models.create("lesson2", (1, 28, 28), 10), None, 16).rows if r.title == "conv relu 6")
     assert row.fraction == pytest.approx(row.multiplications / (row.microseconds * 1e-6) / peak())
-    assert 0.01 < row.fraction < 1.5
 
 
 def test_the_view_fits_the_terminal():
     lines = str(profile(models.create("resnet8", (3, 32, 32), 10), optim.SGD(momentum=0.9), 2)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].endswith("%")
+    assert lines[0].endswith(" GFLOP/s")
     assert any("data gradient 7.shortcut.0" in line for line in lines)
 
 

@@ -150,8 +150,8 @@ class Profile:
         sum_ = sum(row.microseconds for row in self.rows)
         done = sum(row.multiplications or 0 for row in self.rows)
         lines = [
-            f"{self.total:.2f} us per image, of which instructions {sum_:.2f}; "
-            f"peak {2 * self.peak / 1e9:.0f} GFLOP/s, reached {done / self.total * 1e6 / self.peak:.0%}",
+            f"{self.total:.2f} us per image, instructions {sum_:.2f}; "
+            f"{done / self.total * 1e6 / self.peak:.0%} of the peak of {2 * self.peak / 1e9:.0f} GFLOP/s",
             f"{'st':>2} {'instruction':29} {'kernel':22} {'us':>7} {'share':>6} {'peak':>5}",
         ]
         for row in self.rows:
