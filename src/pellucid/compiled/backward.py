@@ -27,12 +27,11 @@ from pellucid.compiled.kernels import (
     pool,
     pooled,
     update,
-    winograd,
 )
 from pellucid.compiled.layout import SLACK, Border, Place, Slot
 from pellucid.compiled.lowering import Matrix, Residue, flipped_order, reach, residues
 from pellucid.compiled.program import AFTERWARDS, JUDGES, REPORTS, Instruction, Operands, Program, Stage, Task
-from pellucid.compiled.tiles import cpu, lanes_for, row_tile, run_tile, scatter_tile, select_tile, window_tile
+from pellucid.compiled.tiles import cpu, lanes_for, row_tile, run_tile, scatter_tile, select_tile
 from pellucid.errors import EngineError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
@@ -136,6 +135,7 @@ class Backward(Forward):
             classes = output.channels
             weights = np.ones(classes) if loss.weight is None else loss.weight
             operands |= {"class_weights": self.constants(weights), "smoothing": loss.label_smoothing}
+            self.program.scratch = max(self.program.scratch, 2 * classes)
             kernel = losses.cross_entropy()
         elif type(loss) is nn.MSELoss:
             kernel = losses.elementwise_loss("mse")
@@ -245,12 +245,7 @@ class Backward(Forward):
                     "channels": inner,
                     "relu": 0,
                 }
-                tile = self.use_winograd(op, operands, back=True)
-                if tile:
-                    kernel = winograd.winograd(*tile, False)
-                else:
-                    self.copy(matrix)
-                    kernel = correlate.correlate(*window_tile(columns.count, inner))
+                kernel = self.correlation(op, operands, back=True)
                 self.emit(f"data gradient {op.path}", kernel, operands)
 
     def _scatter_back(self, op: Operation, dy: Slot, tile: tuple[int, ...]) -> None:
@@ -693,10 +688,13 @@ def _selects(op: Operation) -> tuple[int, ...]:
 
 
 def _gradient_cost(op: Operation) -> float:
-    """Return about how many multiplications the gradient of a weight takes: fewer where only maxima count."""
-    if op.kind != "conv_pool" or _selects(op):
+    """Return about how long the gradient of a weight takes, in multiplications of a dense kernel.
+
+    Where only maxima count, there are fewer, which take longer each.
+    """
+    if op.kind != "conv_pool":
         return op.cost
-    return op.cost * math.prod(op.output.maps) / math.prod(op.convolved)
+    return 1.5 * op.cost if _selects(op) else 1.3 * op.cost * math.prod(op.output.maps) / math.prod(op.convolved)
 
 
 def _residues(op: Operation) -> Iterator[tuple[Residue, Residue]]:

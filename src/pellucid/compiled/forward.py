@@ -15,9 +15,11 @@ from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm,
 from pellucid.compiled.layout import Place, Slot
 from pellucid.compiled.lowering import Lowering, merges
 from pellucid.compiled.program import Operands, Program
-from pellucid.compiled.tiles import cpu, image_tile, lanes_for, one_tile, pair_tile, window_tile, winograd_tile
+from pellucid.compiled.tiles import cpu, image_tile, lanes_for, map_tile, one_tile, pair_tile, winograd_tile
 from pellucid.errors import EngineError
 from pellucid.shapes import adaptive_regions, adaptive_size, pool_padding
+
+_SIZES = ("rows", "columns", "run", "tap_count", "channels")
 
 
 class Forward(Lowering):
@@ -98,13 +100,23 @@ class Forward(Lowering):
     def _conv(self, op: Operation) -> None:
         y = self.slots[op.output]
         for operands in self._correlations(op, y.place(), y.down, y.maps):
-            tile = self.use_winograd(op, operands)
-            kernel = (
-                winograd.winograd(*tile, False)
-                if tile
-                else correlate.correlate(*window_tile(y.columns, operands["channels"]))
-            )
-            self.emit(op.title, kernel, operands)
+            self.emit(op.title, self.correlation(op, operands), operands)
+
+    def correlation(self, op: Operation, operands: Operands, back: bool = False) -> Kernel:
+        """Return the kernel of a correlation, and change its operands where that is Winograd's.
+
+        Args:
+            op: The convolution.
+            operands: As correlate wants them.
+            back: For the data gradient.
+        """
+        tile = self.use_winograd(op, operands, back)
+        if tile:
+            return winograd.winograd(*tile, False)
+        if back:
+            self.copy(self.matrix(op))
+        rows, columns, run, taps, channels = (int(operands[k]) for k in _SIZES)  # type: ignore[arg-type]
+        return correlate.correlate(*map_tile(rows, columns, run * taps, channels))
 
     def use_winograd(self, op: Operation, operands: Operands, back: bool = False) -> tuple[int, ...]:
         """Change the operands of a correlation to those of Winograd's algorithm and return its tile, if that pays.
@@ -146,7 +158,7 @@ class Forward(Lowering):
         (convolution,) = self._correlations(op, None, down, maps)
         pooling = self.pooling(op.pool, maps, down, y)
         pooling |= {"x": 0, "places": places.corner, "relu": int(op.relu)}
-        window = window_tile(columns, channels)
+        window = map_tile(rows, columns, op.conv.multiply_adds(op.inputs[0].shape) // math.prod(op.convolved), channels)
         parts: Operands = {
             "correlate": self.part(op.title, correlate.correlate(*window), convolution),
             "pool": self.part(op.title, pool.max_pool(lanes, False), pooling),

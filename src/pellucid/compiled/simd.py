@@ -104,13 +104,13 @@ def _load_masked(builder: Any, pointer: Any, index: Any, lanes: int, mask: Any) 
     return _call(builder, name, _vector(lanes), [address, ir.Constant(_INT32, 4), mask, _constant(lanes, 0.0)])
 
 
-def _store_rows(builder: Any, vectors: list[Any], rows: int, pointer: Any, step: Any, count: Any) -> None:
-    """Store rows of vectors, of each row only the first count numbers; whole rows without masks, which cost."""
-    kind, width = vectors[0].type, len(vectors) // rows
+def _store_rows(builder: Any, vectors: list[Any], starts: list[Any], pointer: Any, count: Any) -> None:
+    """Store rows of vectors at their starts, of each only the first count numbers; masks cost, so not for whole rows."""
+    kind, width = vectors[0].type, len(vectors) // len(starts)
     lanes, bytes_each = kind.count, 1 if kind.element == _BYTE else 4
     places = [
-        _address(builder, pointer, _index(builder, ir.Constant(_INT, j * lanes), (i, step)), kind)
-        for i in range(rows)
+        _address(builder, pointer, builder.add(start, ir.Constant(_INT, j * lanes)), kind)
+        for start in starts
         for j in range(width)
     ]
     whole = builder.icmp_signed(">=", count, ir.Constant(_INT, width * lanes))
@@ -119,10 +119,15 @@ def _store_rows(builder: Any, vectors: list[Any], rows: int, pointer: Any, step:
             for place, vector in zip(places, vectors, strict=True):
                 builder.store(vector, place).align = bytes_each
         with otherwise:
-            masks = [_mask(builder, lanes, count, j * lanes) for j in range(width)] * rows
+            masks = [_mask(builder, lanes, count, j * lanes) for j in range(width)] * len(starts)
             name = f"llvm.masked.store.v{lanes}{'i8' if bytes_each == 1 else 'f32'}.p0"
             for place, vector, mask in zip(places, vectors, masks, strict=True):
                 _call(builder, name, ir.VoidType(), [vector, place, ir.Constant(_INT32, bytes_each), mask])
+
+
+def _steps(builder: Any, count: int, step: Any) -> list[Any]:
+    """Return 0, step, 2 step, ..."""
+    return [_index(builder, None, (i, step)) for i in range(count)]
 
 
 def _vectors(builder: Any, tile: Any) -> list[Any]:
@@ -299,10 +304,27 @@ def store_part(context, tile, rows, pointer, step, count):
 
     def generate(context, builder, signature, arguments):
         tile, _, pointer, step, count = arguments
-        _store_rows(builder, _vectors(builder, tile), r, pointer, step, count)
+        _store_rows(builder, _vectors(builder, tile), _steps(builder, r, step), pointer, count)
         return context.get_dummy_value()
 
     return types.void(tile, rows, FLOATS, types.int64, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)
+def store_block(context, tile, rows, columns, pointer, down, right, count):
+    """store_block(t, A, B, pointer, down, right, count): pointer[a down + b right + v L + l] = t[a][b][v][l].
+
+    Of each pixel only count floats; others stay as they are.
+    """
+    a, b = rows.literal_value, columns.literal_value
+
+    def generate(context, builder, signature, arguments):
+        tile, _, _, pointer, down, right, count = arguments
+        starts = [_index(builder, None, (i, down), (j, right)) for i in range(a) for j in range(b)]
+        _store_rows(builder, _vectors(builder, tile), starts, pointer, count)
+        return context.get_dummy_value()
+
+    return types.void(tile, rows, columns, FLOATS, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -337,7 +359,7 @@ def store_bytes(context, tile, rows, pointer, step, count):
         tile, _, pointer, step, count = arguments
         numbers = [builder.fptosi(vector, _vector(n, _INT32)) for vector in _vectors(builder, tile)]
         vectors = [builder.trunc(vector, _vector(n, _BYTE)) for vector in numbers]
-        _store_rows(builder, vectors, r, pointer, step, count)
+        _store_rows(builder, vectors, _steps(builder, r, step), pointer, count)
         return context.get_dummy_value()
 
     return types.void(tile, rows, BYTES, types.int64, types.int64), generate
@@ -372,6 +394,18 @@ def lanes_equal(context, pointer, count, wanted, first, numbers):
 # Tiles: arithmetic
 
 
+def _outer(builder: Any, tile: Any, x: Any, places: list[Any], w: Any) -> Any:
+    """Add to each row of a tile the number at its place times the vectors at w."""
+    vectors = _vectors(builder, tile)
+    lanes, width = vectors[0].type.count, len(vectors) // len(places)
+    ws = [_load(builder, w, ir.Constant(_INT, j * lanes), lanes) for j in range(width)]
+    for i, place in enumerate(places):
+        repeated = _splat(builder, builder.load(builder.gep(x, [place])), lanes)
+        for j in range(width):
+            vectors[i * width + j] = _fmuladd(builder, repeated, ws[j], vectors[i * width + j])
+    return _pack(builder, vectors)
+
+
 @intrinsic(prefer_literal=True)
 def outer(context, tile, rows, x, step, w):
     """outer(t, R, x, step, w): t[r][v][l] += x[r step] w[v L + l].
@@ -379,20 +413,25 @@ def outer(context, tile, rows, x, step, w):
     The work horse: R numbers of x, each repeated over the lanes, times V vectors of w. Each loaded number serves V
     multiplications, each loaded vector R of them.
     """
-    r, v, n = rows.literal_value, tile.vectors // rows.literal_value, tile.lanes
 
     def generate(context, builder, signature, arguments):
         total, _, x, step, w = arguments
-        vectors = _vectors(builder, total)
-        ws = [_load(builder, w, ir.Constant(_INT, j * n), n) for j in range(v)]
-        for i in range(r):
-            scalar = builder.load(builder.gep(x, [_index(builder, None, (i, step))]))
-            lanes = _splat(builder, scalar, n)
-            for j in range(v):
-                vectors[i * v + j] = _fmuladd(builder, lanes, ws[j], vectors[i * v + j])
-        return _pack(builder, vectors)
+        return _outer(builder, total, x, _steps(builder, rows.literal_value, step), w)
 
     return tile(tile, rows, FLOATS, types.int64, FLOATS), generate
+
+
+@intrinsic(prefer_literal=True)
+def outer_block(context, tile, rows, columns, x, down, right, w):
+    """outer_block(t, A, B, x, down, right, w): t[a][b][v][l] += x[a down + b right] w[v L + l]."""
+    a, b = rows.literal_value, columns.literal_value
+
+    def generate(context, builder, signature, arguments):
+        total, _, _, x, down, right, w = arguments
+        places = [_index(builder, None, (i, down), (j, right)) for i in range(a) for j in range(b)]
+        return _outer(builder, total, x, places, w)
+
+    return tile(tile, rows, columns, FLOATS, types.int64, types.int64, FLOATS), generate
 
 
 @intrinsic(prefer_literal=True)

@@ -57,8 +57,37 @@ def _cycles(rows: int, vectors: int) -> float:
 
 
 @cache
+def map_tile(rows: int, columns: int, terms: int, channels: int) -> tuple[int, int, int, int]:
+    """Return (rows R, columns P, vectors V, lanes L) of a tile of windows: a block where a row of them is short.
+
+    Args:
+        rows, columns: Of the map.
+        terms: Of each sum.
+        channels: Of the map.
+    """
+    p, v, lanes = window_tile(columns, channels)
+    registers, vectors = cpu()[1], -(-channels // lanes)
+    choices = [(_tiles_cycles(rows, columns, terms, channels, (1, p, v)), 1, p, v)]
+    for v in (1, 2, 4):
+        for r in range(2, rows + 1):
+            if v <= max(vectors, 1) and r * columns * v + v + 1 <= registers - 1:
+                choices.append((_tiles_cycles(rows, columns, terms, channels, (r, columns, v)), r, columns, v))
+    _, r, p, v = min(choices)
+    return r, p, v, lanes
+
+
+def _tiles_cycles(rows: int, columns: int, terms: int, channels: int, tile: tuple[int, int, int]) -> float:
+    """Return about how many cycles the windows of a map take with tiles of (rows, columns, vectors)."""
+    (r, p, v), lanes = tile, lanes_for(channels)
+    vectors, blocks = -(-channels // lanes), -(-rows // r) * -(-columns // p)
+    far = 4 * terms * vectors * lanes > _NEAR  # then each tile brings its weights from the second cache
+    step = max(_cycles(r * p, v), 2.0 * v if far else 0.0) + 0.5
+    return blocks * -(-vectors // v) * step * terms
+
+
+@cache
 def window_tile(columns: int, channels: int) -> tuple[int, int, int]:
-    """Return (columns P, vectors V, lanes L) of a tile of windows, for maps of so many columns and channels."""
+    """Return (columns P, vectors V, lanes L) of a tile of a row of windows, for so many columns and channels."""
     lanes, registers = lanes_for(channels), cpu()[1]
     vectors = -(-channels // lanes)
     choices = []
@@ -119,8 +148,7 @@ def winograd_tile(rows: int, columns: int, inner: int, channels: int) -> tuple[i
 
 def _usual(rows: int, columns: int, terms: int, channels: int) -> float:
     """Return about how many cycles a correlation with so many terms a sum takes."""
-    p, v, lanes = window_tile(columns, channels)
-    return rows * -(-columns // p) * -(-channels // (v * lanes)) * (_cycles(p, v) + 0.5) * terms
+    return _tiles_cycles(rows, columns, terms, channels, map_tile(rows, columns, terms, channels)[:3])
 
 
 @cache

@@ -238,6 +238,14 @@ def store_part(t: Tile, R: int, pointer: Pointer, step: int, count: int) -> None
                 pointer[r * step + i] = value
 
 
+def store_block(t: Tile, A: int, B: int, pointer: Pointer, down: int, right: int, count: int) -> None:
+    """store_block(t, A, B, pointer, down, right, count): pointer[a down + b right + v L + l] = t[a][b][v][l]."""
+    for a, row in enumerate(t.reshape(A, B, -1)):
+        for b, pixel in enumerate(row):
+            for i, value in enumerate(pixel[:count]):
+                pointer[a * down + b * right + i] = value
+
+
 def repeat(R: int, V: int, L: int, pointer: Pointer) -> Tile:
     """repeat(R, V, L, pointer): t[r][v][l] = pointer[v L + l], the same for every row."""
     return load(R, V, L, pointer, 0)
@@ -275,6 +283,12 @@ def outer(t: Tile, R: int, x: Pointer, step: int, w: Pointer) -> Tile:
     P, L = t.shape
     xs = _tile([[x[r * step]] * (P // R * L) for r in range(R)], L)
     return multiply_add(xs, repeat(R, P // R, L, w), t)
+
+
+def outer_block(t: Tile, A: int, B: int, x: Pointer, down: int, right: int, w: Pointer) -> Tile:
+    """outer_block(t, A, B, x, down, right, w): t[a][b][v][l] += x[a down + b right] w[v L + l]."""
+    rows = t.reshape(A, -1, t.shape[1])
+    return np.concatenate([outer(row, B, at(x, a * down), right, w) for a, row in enumerate(rows)])
 
 
 def add_products(t: Tile, R: int, x: Pointer, x_step: int, w: Pointer, w_step: int) -> Tile:

@@ -27,7 +27,7 @@ The slow equivalent, for one image:
                         total += x[r x_down + c x_right + tap[t] + k] w[t run + k, n]
                 y[r y_down + c y_right + n] = max(total, 0) if relu else total
 
-It is fast because P columns times V vectors of channels stay in registers over the whole sum: of every number that is
+It is fast because P windows times V vectors of channels stay in registers over the whole sum: of every number that is
 loaded, x serves V multiplications and w serves P. Every sum runs in the same order whatever the tile, so an output
 has the same bits in any batch.
 """
@@ -53,9 +53,11 @@ from pellucid.compiled.simd import (
     load,
     load_part,
     outer,
+    outer_block,
     relu,
     repeat,
     store,
+    store_block,
     store_part,
     zeros,
 )
@@ -79,46 +81,46 @@ CORRELATE = Record(
 
 
 @cache
-def window_sums(columns: int, vectors: int, lanes: int) -> Any:
-    """Return the inlined function that computes one tile: the windows of some columns times some channels.
+def window_sums(rows: int, columns: int, vectors: int, lanes: int) -> Any:
+    """Return the inlined function that computes one tile: a block of windows times some channels.
 
     Args:
+        rows: R, windows one below the other.
         columns: P, windows side by side.
         vectors: V, vectors of channels.
         lanes: L, of a vector.
     """
-    P, V, L = columns, vectors, lanes
+    R, P, V, L = rows, columns, vectors, lanes
+    RP = R * P
 
     @inline
-    def tile(op, taps, x, x_right, w, b, y, y_right, left):
-        t = repeat(P, V, L, b)
+    def tile(op, taps, x, x_down, x_right, w, b, y, y_down, y_right, left):
+        t = repeat(RP, V, L, b)
         run, width = op.run, op.width
         for tap in range(op.tap_count):
             window = at(x, taps[tap])
             for k in range(run):
-                t = outer(t, P, at(window, k), x_right, w)
+                t = outer_block(t, R, P, at(window, k), x_down, x_right, w)
                 w = at(w, width)
         if op.relu:
             t = relu(t)
-        if left >= V * L:
-            store(t, P, y, y_right)
-        else:
-            store_part(t, P, y, y_right, left)
+        store_block(t, R, P, y, y_down, y_right, left)
 
     return tile
 
 
 @cache
-def correlate_map(columns: int, vectors: int, lanes: int) -> Any:
+def correlate_map(rows: int, columns: int, vectors: int, lanes: int) -> Any:
     """Return the inlined function correlate(op, work, x, y, y_down, y_right) for the windows of one image.
 
     Args:
+        rows: R, windows one below the other, and
         columns: P, windows side by side; at most as many as the map has.
         vectors: V, vectors of channels.
         lanes: L, of a vector.
     """
-    P, V, L = columns, vectors, lanes
-    tile = window_sums(P, V, L)
+    R, P, V, L = rows, columns, vectors, lanes
+    tile = window_sums(R, P, V, L)
 
     @inline
     def correlate(op, work, x, y, y_down, y_right):
@@ -127,36 +129,29 @@ def correlate_map(columns: int, vectors: int, lanes: int) -> Any:
         b = at(floats(work.weights), op.bias)
         rows, columns, channels, x_down, x_right = op.rows, op.columns, op.channels, op.x_down, op.x_right
         for n in range(0, channels, V * L):
-            for row in range(rows):
+            for top in range(0, rows, R):
+                # The last tiles go back and compute some windows again, to the same values.
+                row = min(top, rows - R)
                 from_row, to_row = at(x, row * x_down), at(y, row * y_down + n)
                 for start in range(0, columns, P):
-                    # The last tile goes back and computes some columns again, to the same values.
                     column = min(start, columns - P)
-                    tile(
-                        op,
-                        taps,
-                        at(from_row, column * x_right),
-                        x_right,
-                        at(w, n),
-                        at(b, n),
-                        at(to_row, column * y_right),
-                        y_right,
-                        channels - n,
-                    )
+                    window, pixel = at(from_row, column * x_right), at(to_row, column * y_right)
+                    tile(op, taps, window, x_down, x_right, at(w, n), at(b, n), pixel, y_down, y_right, channels - n)
 
     return correlate
 
 
 @cache
-def correlate(columns: int, vectors: int, lanes: int) -> Kernel:
+def correlate(rows: int, columns: int, vectors: int, lanes: int) -> Kernel:
     """Return the kernel of convolutions and their data gradients.
 
     Args:
+        rows: R, windows one below the other, and
         columns: P, windows side by side; at most as many as the map has.
         vectors: V, vectors of channels.
         lanes: L, of a vector.
     """
-    one_map = correlate_map(columns, vectors, lanes)
+    one_map = correlate_map(rows, columns, vectors, lanes)
 
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
@@ -164,7 +159,7 @@ def correlate(columns: int, vectors: int, lanes: int) -> Kernel:
             frame = at(floats(work.frames), image * work.frame)
             one_map(op, work, at(frame, op.x), at(frame, op.y), op.y_down, op.y_right)
 
-    return Kernel(f"correlate[{columns}x{vectors}x{lanes}]", CORRELATE, body)
+    return Kernel(f"correlate[{rows}x{columns}x{vectors}x{lanes}]", CORRELATE, body)
 
 
 SCATTER = Record(
@@ -237,7 +232,7 @@ def dense(images: int, vectors: int, lanes: int) -> Kernel:
         lanes: L, of a vector.
     """
     P, V, L = images, vectors, lanes
-    several, single = window_sums(P, V, L), window_sums(1, V, L)
+    several, single = window_sums(1, P, V, L), window_sums(1, 1, V, L)
 
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
@@ -253,10 +248,10 @@ def dense(images: int, vectors: int, lanes: int) -> Kernel:
                 start = at(x, image * step)
                 target = at(y, image * step + n)
                 if image + P <= count:
-                    several(op, taps, start, step, at(w, n), at(b, n), target, step, left)
+                    several(op, taps, start, 0, step, at(w, n), at(b, n), target, 0, step, left)
                     image += P
                 else:
-                    single(op, taps, start, step, at(w, n), at(b, n), target, step, left)
+                    single(op, taps, start, 0, step, at(w, n), at(b, n), target, 0, step, left)
                     image += 1
 
     return Kernel(f"dense[{images}x{vectors}x{lanes}]", CORRELATE, body)

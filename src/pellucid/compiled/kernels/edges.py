@@ -55,8 +55,12 @@ def read_images() -> Kernel:
             for n in range(channels):
                 for row in range(rows):
                     x, y = at(source, (n * rows + row) * columns), at(target, row * op.down + n)
-                    for column in range(columns):
-                        y[column * channels] = x[column]
+                    if channels == 1:  # a loop that LLVM makes vectors of
+                        for column in range(columns):
+                            y[column] = x[column]
+                    else:
+                        for column in range(columns):
+                            y[column * channels] = x[column]
 
     return Kernel("read_images", EDGE, body)
 

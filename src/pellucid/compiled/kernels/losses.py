@@ -102,6 +102,7 @@ def cross_entropy() -> Kernel:
         classes, weights = op.channels, at(floats(work.buffers), op.class_weights)
         spread, factor = op.smoothing / classes, 1.0 / work.divisor if work.divisor else 1.0
         losses, hits, order, labels = doubles(work.losses), longs(work.hits), longs(work.order), longs(work.targets)
+        exponentials = doubles(work.scratch)
         for image in range(work.first, work.last):
             frame = at(floats(work.frames), image * work.frame)
             x, dx = at(frame, op.x), at(frame, op.dx)
@@ -113,7 +114,8 @@ def cross_entropy() -> Kernel:
                 if x[k] > largest or (x[k] != x[k] and largest == largest):
                     largest, best = x[k], k
             for k in range(classes):
-                total += math.exp(np.float64(x[k]) - np.float64(largest))
+                exponentials[k] = math.exp(np.float64(x[k]) - np.float64(largest))
+                total += exponentials[k]
             shift = math.log(total) + np.float64(largest)
             loss, mass = 0.0, 0.0
             for k in range(classes):
@@ -125,7 +127,7 @@ def cross_entropy() -> Kernel:
             for k in range(classes):
                 share = (1.0 if k == label else 0.0) if op.labels else np.float64(shares[k])
                 q = np.float64(weights[k]) * ((1.0 - op.smoothing) * share + spread)
-                dx[k] = np.float32((math.exp(np.float64(x[k]) - shift) * mass - q) * factor)
+                dx[k] = np.float32((exponentials[k] / total * mass - q) * factor)
             losses[image] = loss
             hits[image] = 1 if best == label else 0
 

@@ -106,16 +106,17 @@ POOLED_GRADIENT = Record(
 
 
 @cache
-def correlate_pool(columns: int, vectors: int, lanes: int, pool_lanes: int) -> Kernel:
+def correlate_pool(rows: int, columns: int, vectors: int, lanes: int, pool_lanes: int) -> Kernel:
     """Return the kernel of the forward pass.
 
     Args:
-        columns: P, windows of the convolution side by side.
+        rows: R, windows of the convolution one below the other.
+        columns: P, windows side by side.
         vectors: V, vectors of channels.
         lanes: L, of a vector.
         pool_lanes: L of the pooling.
     """
-    correlate, pool = correlate_map(columns, vectors, lanes), pool_map(pool_lanes)
+    correlate, pool = correlate_map(rows, columns, vectors, lanes), pool_map(pool_lanes)
 
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
@@ -127,7 +128,7 @@ def correlate_pool(columns: int, vectors: int, lanes: int, pool_lanes: int) -> K
             y, places = at(frame, pooling.y), at(frame, pooling.places)
             pool(pooling, work, scratch, pooling.x_down, pooling.x_right, y, places)
 
-    return Kernel(f"correlate_pool[{columns}x{vectors}x{lanes}, {pool_lanes}]", CORRELATE_POOL, body)
+    return Kernel(f"correlate_pool[{rows}x{columns}x{vectors}x{lanes}, {pool_lanes}]", CORRELATE_POOL, body)
 
 
 @cache
