@@ -105,7 +105,7 @@ def _load_masked(builder: Any, pointer: Any, index: Any, lanes: int, mask: Any) 
 
 
 def _store_rows(builder: Any, vectors: list[Any], starts: list[Any], pointer: Any, count: Any) -> None:
-    """Store rows of vectors at their starts, of each only the first count numbers; masks cost, so not for whole rows."""
+    """Store rows of vectors at their starts, of each only the first count numbers; whole rows without masks."""
     kind, width = vectors[0].type, len(vectors) // len(starts)
     lanes, bytes_each = kind.count, 1 if kind.element == _BYTE else 4
     places = [
