@@ -237,7 +237,7 @@ def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
     ds = made(0, 255)
     digest = pl.fit(linear(), ds, epochs=2, out=tmp_path / "run", progress=False).digest
     (tmp_path / "run" / "last.ckpt").unlink()
-    with pytest.raises(FileError, match=r"has results but no last\.ckpt"):
+    with pytest.raises(FileError, match=r"holds no run to resume: there is no last\.ckpt"):
         pl.fit(linear(), ds, epochs=2, out=tmp_path / "run", resume=True, progress=False)
     assert pl.load(tmp_path / "run").network is not None
     assert digest in (tmp_path / "run" / "metrics.json").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,13 @@ from pellucid.shapes import integer
 
 
 class Schedule:
-    """Base of the schedules."""
+    """Base of the schedules.
+
+    Attributes:
+        needs_length: Whether the factors depend on how long the whole training is.
+    """
+
+    needs_length: ClassVar[bool] = True
 
     def factors(self, steps: Array, total: int, steps_per_epoch: int) -> Array:
         """Return the factor of each step: float64, the shape of steps.
@@ -42,6 +48,8 @@ class Constant(Schedule):
     array([1., 1.])
     """
 
+    needs_length = False
+
     def factors(self, steps: Array, total: int, steps_per_epoch: int) -> Array:
         """Return ones.
 
@@ -63,6 +71,8 @@ class Step(Schedule):
     >>> Step(1, 0.5).factors(np.arange(4), total=4, steps_per_epoch=2)
     array([1. , 1. , 0.5, 0.5])
     """
+
+    needs_length = False
 
     def __init__(self, step_size: int, gamma: float = 0.1) -> None:
         self.step_size = integer(step_size, "step_size")

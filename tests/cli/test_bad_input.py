@@ -220,12 +220,13 @@ TRAIN = {
     ),
     "out not empty": (
         [*TINY, "--out", lambda tmp: text("full/f", "")(tmp).parent],
-        "full is not empty; give another folder, or resume the run",
+        "full is not empty; give another folder",
     ),
+    "out holds a run": (["--out", RUN], "go on with that run: --resume"),
     "resume what": (["--resume"], "--resume needs --out, the folder of the run to continue"),
     "nothing to resume": (
         ["--resume", "--out", lambda tmp: tmp],
-        "holds no run to resume: there is no config.toml in it",
+        "holds no run to resume: there is no last.ckpt in it",
     ),
     "resume and config": (["--resume", "--out", "x", "--config", "y"], "leave --config out"),
     "damaged checkpoint": (
@@ -235,7 +236,7 @@ TRAIN = {
     "resume with other data": (["fashion", "--resume", "--out", RUN], 'unknown data set "fashion"'),
     "resume with other settings": (
         ["--epochs", 9, "--resume", "--out", RUN],
-        "cannot resume: epochs was 4, now it is 9",
+        "cannot resume: epochs was 4, now it is 9, but the schedule OneCycle is laid out over all epochs",
     ),
 }
 

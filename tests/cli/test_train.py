@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -199,18 +200,26 @@ def test_whole_numbers_are_taken_for_real_ones_but_not_the_other_way_round(tmp_p
 # Resume
 
 
-@pytest.mark.capability("H14")
-def test_resume_of_a_finished_run(cli, trained, tmp_path):
-    import shutil
+def seen(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
-    shutil.copytree(trained, tmp_path / "run")
-    code, out, _ = cli("train", "--resume", "--out", tmp_path / "run")
+
+@pytest.mark.capability("H14")
+def test_a_finished_run_resumed_says_so_and_changes_nothing(cli, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = seen(run)
+    code, out, _ = cli("train", "--resume", "--out", run, "--threads", 1)
     assert code == 0
-    assert "epoch" not in out.split("kept")[0].split("\n", 5)[-1]
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-    changed = cli("train", "--resume", "--out", tmp_path / "run", "--lr", 0.5)
+    assert "this run has ended already: finished after 4 epochs\nkept      epoch" in out
+    assert f"weights   {json.loads((run / 'metrics.json').read_text())['weights_digest']}\n" in out
+    assert seen(run) == before
+    changed = cli("train", "--resume", "--out", run, "--lr", 0.5, "--val-fraction", 0.3, "--model", "mlp")
     assert changed.code == 1
-    assert "cannot resume: optimizer.lr was 0.003, now it is 0.5; leave it out" in changed.err
+    assert changed.err == (
+        "error: cannot resume: lr was 0.003, now it is 0.5; model was 'block_cnn', now it is 'mlp'; "
+        "val_fraction was 0.2, now it is 0.3; resume with what the run began with, or start a new run\n"
+    )
+    assert seen(run) == before
 
 
 @pytest.mark.capability("H39")

@@ -82,28 +82,40 @@ class Settings(BaseModel):
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what a TOML file holds, or raise a FileError."""
     try:
-        return tomllib.loads(read_bytes(path).decode())
-    except (ValueError, RecursionError) as error:
+        return parse_toml(read_bytes(path).decode(), str(path))
+    except UnicodeDecodeError as error:
         raise FileError(f"{path} is not valid TOML: {error}") from None
 
 
-def resolve(given: dict[str, Any], config: Path | None = None) -> Settings:
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """Return what a text in TOML says, or raise a FileError.
+
+    Args:
+        text: The whole text.
+        name: Where it stands, for errors.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{name} is not valid TOML: {error}") from None
+
+
+def resolve(given: dict[str, Any], config: Path | None = None, recorded: dict[str, Any] | None = None) -> Settings:
     """Return the settings of a command line over those of a file over the defaults.
 
     Args:
         given: From the command line; None is not given.
         config: A TOML file, or None. Its table "resolved", which a run directory's has, is passed over.
+        recorded: In place of a file: what a run holds that is resumed.
 
     Raises:
         OptionError: Names the setting, what is wrong, and what would be right.
     """
-    values: dict[str, Any] = {}
-    if config is not None:
-        values = read_toml(config)
-        values.pop("resolved", None)
-        for name in values:
-            if name not in Settings.model_fields:
-                raise OptionError(f"{config}: {unknown('setting', name, Settings.model_fields)}")
+    values = dict(recorded or {}) if config is None else read_toml(config)
+    values.pop("resolved", None)
+    for name in values:
+        if name not in Settings.model_fields:
+            raise OptionError(f"{config or 'last.ckpt'}: {unknown('setting', name, Settings.model_fields)}")
     values.update({name: value for name, value in given.items() if value is not None})
     try:
         return Settings.model_validate(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pellucid.cli.app import app
 from pellucid.cli.common import load_data, note, say
 
 if TYPE_CHECKING:
+    from pellucid.cli.resume import Kept
     from pellucid.cli.settings import Settings
     from pellucid.data import Dataset
     from pellucid.nn import Network
@@ -71,6 +73,7 @@ def train(
     The directory holds the model file, the settings, the splits, the history, the measures and pictures.
     """
     from pellucid import fit
+    from pellucid.cli.resume import Kept
     from pellucid.cli.settings import resolve
     from pellucid.data.augment import augmentation
     from pellucid.engines import create
@@ -100,13 +103,14 @@ def train(
         "checkpoint_every": checkpoint_every,
         "strict": strict,
     }
-    if resume:
-        config = _config_of_run(out, config)
-    settings = resolve(given, config)
+    kept = Kept.read(out, config) if resume else None
+    settings = resolve(given, config, kept.told if kept else None)
     _check_device(settings)
     create(settings.engine)
     augmentation(settings.augment)
-    optimizer_, schedule_ = settings.make_optimizer(), settings.make_schedule()
+    optimizer_, schedule_ = settings.make_optimizer(), kept.schedule(settings) if kept else settings.make_schedule()
+    if kept:
+        kept.check_data(settings.data)
 
     ds = load_data(
         settings.data,
@@ -123,13 +127,16 @@ def train(
         note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
     say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
-    network = _network(settings, ds)
+    told = _resolved(settings, ds, optimizer_)
+    if kept:
+        kept.check_same(told)
+    network = _network(settings, ds, kept if model is None else None)
     say(f"optimizer {optimizer_!r}")
     say(f"schedule  {schedule_!r}")
     folder = out or _new_folder(settings.data)
     say(f"run       {folder} (engine {settings.engine}, seed {settings.seed})")
-    go_on = f"interrupted; to go on: pellucid train --resume --out {folder}"
-    with _said_when_terminated(go_on):
+    go_on = f"interrupted; to go on: pellucid train --resume --out {shlex.quote(str(folder))}"
+    with _said_when_stopped(go_on, folder):
         run = fit(
             network,
             ds,
@@ -146,7 +153,7 @@ def train(
             balance=settings.balance,
             checkpoint_every=settings.checkpoint_every,
             resume=resume,
-            settings=_resolved(settings, ds, optimizer_),
+            settings=told,
         )
     _report(run)
     if run.stopped == "interrupted":
@@ -155,29 +162,14 @@ def train(
 
 
 @contextmanager
-def _said_when_terminated(message: str) -> Iterator[None]:
-    """Say how to go on where SIGTERM, which fit obeys after saving, ends the process."""
+def _said_when_stopped(message: str, folder: Path) -> Iterator[None]:
+    """Say how to go on where a signal ends the process: SIGTERM, which fit obeys after saving, or a second Ctrl-C."""
     try:
         yield
-    except SystemExit:
-        say(message)
+    except (SystemExit, KeyboardInterrupt):
+        if (folder / "last.ckpt").exists():
+            say(message)
         raise
-
-
-def _config_of_run(out: Path | None, config: Path | None) -> Path:
-    from pellucid.cli.settings import read_toml
-    from pellucid.errors import FileError, OptionError
-
-    if out is None:
-        raise OptionError("--resume needs --out, the folder of the run to continue")
-    if config is not None:
-        raise OptionError("--resume takes its settings from the run; leave --config out")
-    config = out / "config.toml"
-    if not config.exists():
-        raise FileError(f"{out} holds no run to resume: there is no config.toml in it")
-    if "data" not in read_toml(config):
-        raise FileError(f"{out} was made in Python, not by pellucid train; resume it with fit(..., resume=True)")
-    return config
 
 
 def _check_device(settings: Settings) -> None:
@@ -189,7 +181,7 @@ def _check_device(settings: Settings) -> None:
         raise OptionError("device cuda needs the torch engine, which this version does not have; leave --device out")
 
 
-def _network(settings: Settings, ds: Dataset) -> Network:
+def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:
     from pellucid import models
     from pellucid.errors import OptionError
     from pellucid.files import read_bytes
@@ -201,7 +193,7 @@ def _network(settings: Settings, ds: Dataset) -> Network:
         network: Network = models.create(name, ds.shape, len(ds.classes), settings.seed)
     else:
         try:
-            made = from_spec(json.loads(read_bytes(name)))
+            made = kept.network() if kept else from_spec(json.loads(read_bytes(name)))
         except (ValueError, RecursionError) as error:
             raise OptionError(f"{name} is not a network spec: {error}") from error
         if not isinstance(made, Network):

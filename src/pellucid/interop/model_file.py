@@ -231,7 +231,7 @@ def read(path: Path) -> Content:
         )
     try:
         document = _validated(facts)
-        _check_sizes(document.network, sum(array.size for array in arrays.values()))
+        check_sizes(document.network, sum(array.size for array in arrays.values()))
         network = from_spec(document.network)
         if not isinstance(network, Network):
             raise FileError("the network is a single layer")
@@ -245,8 +245,16 @@ def read(path: Path) -> Content:
     return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest)
 
 
-def _check_sizes(spec: dict[str, Any], held: int) -> None:
-    """Refuse a network that would take more memory than the file accounts for, before any of it is made."""
+def check_sizes(spec: dict[str, Any], held: int) -> None:
+    """Refuse a network that would take more memory than the file accounts for, before any of it is made.
+
+    Args:
+        spec: The network as plain data.
+        held: How many numbers the file holds.
+
+    Raises:
+        FileError: Names the layer.
+    """
     parts: list[Any] = [spec]
     total = 0
     while parts:

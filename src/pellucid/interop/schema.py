@@ -93,4 +93,5 @@ class Checkpoint(Strict):
     format: Literal[1]
     kind: Literal["checkpoint"]
     settings: dict[str, Any]
+    config: str
     training: Training

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from pellucid._types import Array
 from pellucid.data.augment import Augmentation, augmentation
 from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside, rescaled
 from pellucid.data.splits import split
-from pellucid.errors import DataError, FileError, OptionError
+from pellucid.errors import DataError, FileError, OptionError, TrainingError
+from pellucid.files import sweep
 from pellucid.interop.model_file import weights_digest
 from pellucid.model import InputSpec, Model, Normalize
 from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
@@ -27,7 +29,7 @@ from pellucid.shapes import integer, text
 from pellucid.training.callbacks import Callback, EarlyStopping
 from pellucid.training.history import History
 from pellucid.training.progress import ProgressReport
-from pellucid.training.run_directory import RunDirectory, check_same_settings, to_toml
+from pellucid.training.run_directory import Checkpoint, RunDirectory, check_same_settings, to_toml
 from pellucid.training.trainer import Trainer
 
 
@@ -177,7 +179,8 @@ def fit(
         balance: Weight classes by how rare they are.
         checkpoint_every: Save last.ckpt every so many steps, besides the end of each epoch; needs out.
         progress: Show what happens.
-        resume: Go on from last.ckpt in out.
+        resume: Go on from last.ckpt in out, with the same bits as if nothing had stopped the run. Threads and
+            checkpoint_every may differ, and epochs may grow where the schedule does not depend on it.
         settings: Written into config.toml besides fit's own.
 
     Raises:
@@ -185,6 +188,7 @@ def fit(
         ShapeError: Where network and images do not fit.
         OptionError: For arguments that cannot be.
         TrainingError: For a loss that is not finite.
+        FileError: Where the run cannot be saved; the network keeps the best weights so far.
 
     >>> import pellucid as pl
     >>> from pellucid import nn
@@ -248,27 +252,31 @@ def fit(
             "batch_size": batch_size,
             "seed": seed,
             "engine": engine,
+            "early_stopping": [callback.patience for callback in callbacks if isinstance(callback, EarlyStopping)],
             "network": to_spec(net),
-            "loss": repr(loss),
+            "loss": {"name": type(loss).__name__, **loss.config()},
             "optimizer": {"name": type(optimizer).__name__, **optimizer.config()},
             "schedule": {"name": type(schedule).__name__, **schedule.config()},
-            "augment": repr(varied),
+            "augment": varied and {"name": type(varied).__name__, **asdict(varied)},
             "normalize": normalize if isinstance(normalize, str) else [list(spec.mean), list(spec.std)],
+            "value_range": list(spec.value_range),
             "data_digest": model.data_digest,
             "split": _split_digest(ds.splits),
         }
         # TOML has no null, which a layer's arguments may hold.
-        written = {**(settings or {}), "resolved": {**exact, "network": json.dumps(exact["network"])}}
-        folder = _open_run(out, trainer, resume, exact, written, ds)
-        _save_as_it_goes(trainer, folder, model, exact)
+        config = to_toml({**(settings or {}), "resolved": {**exact, "network": json.dumps(exact["network"])}})
+        if resume:
+            folder, config = _take_up(out, trainer, model, exact, config)
+        else:
+            folder = RunDirectory.create(out)
+        _save_as_it_goes(folder, trainer, model, exact, config, ds)
     trainer.run()
-    if trainer.history.best is not None:
-        kept = {"val_loss": trainer.history.best.val_loss, "val_accuracy": trainer.history.best.val_accuracy}
-        model.metrics.update({name: value for name, value in kept.items() if value is not None})
+    _keep_validation(model, trainer.history)
     path = folder.path if folder is not None else None
     run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
     if folder is not None:
-        _write_results(run, folder)
+        with _saving(folder):
+            _write_results(run, folder)
     if trainer.signal == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)
     return run
@@ -370,39 +378,83 @@ def _split_digest(splits: Splits) -> str:
     return hashlib.sha256(b"|".join(np.asarray(part, dtype="<i8").tobytes() for part in parts)).hexdigest()
 
 
-def _open_run(
-    out: str | Path, trainer: Trainer, resume: bool, exact: dict[str, Any], settings: dict[str, Any], ds: Dataset
-) -> RunDirectory:
-    toml = to_toml(settings)
-    if not resume:
-        folder = RunDirectory.create(out)
-        folder.write_settings(toml, ds)
-        return folder
-    folder = RunDirectory(Path(out))
-    if not (folder.path / "config.toml").exists():
-        raise FileError(f"{folder.path} holds no run to resume: there is no config.toml in it")
-    if folder.has_checkpoint:
-        arrays, facts, then = folder.read_checkpoint()
-        check_same_settings(exact, then)
-        trainer.load_state(arrays, facts)
-    elif folder.has_results:
-        raise FileError(f"{folder.path} has results but no last.ckpt to resume from; train into another folder")
-    else:  # it ended before its first checkpoint: nothing was learned yet that could be lost
-        folder.write_settings(toml, ds)
-    return folder
+def _take_up(
+    out: str | Path, trainer: Trainer, model: Model, exact: dict[str, Any], config: str
+) -> tuple[RunDirectory, str]:
+    """Bring trainer and folder to where the run stands; return the folder and its config.toml's content."""
+    folder = RunDirectory.find(out)
+    kept = folder.read_checkpoint()
+    check_same_settings(exact, _lengthened(kept.settings, exact, trainer.schedule))
+    try:
+        trainer.load_state(kept.arrays, kept.training)
+    except TrainingError as error:
+        raise FileError(f"{folder.path / 'last.ckpt'} does not belong to this run: {error}") from error
+    sweep(folder.path)
+    if trainer.ended:
+        return folder, kept.config
+    if trainer.best is not None:  # the model file may be older than the checkpoint
+        trainer.restore_best()
+        _keep_validation(model, trainer.history)
+        with _saving(folder):
+            folder.write_model(model)
+        trainer.load_state(kept.arrays, kept.training)
+    return folder, config
 
 
-def _save_as_it_goes(trainer: Trainer, folder: RunDirectory, model: Model, exact: dict[str, Any]) -> None:
-    """Have the trainer write checkpoint, history and best model; the checkpoint first, since it holds all the rest."""
+def _lengthened(then: dict[str, Any], now: dict[str, Any], schedule: Schedule) -> dict[str, Any]:
+    """Return a run's settings with the number of epochs that it is to have now, where that may grow."""
+    before, after = then.get("epochs"), now["epochs"]
+    if type(before) is not int or after <= before:
+        return then
+    if schedule.needs_length:
+        raise OptionError(
+            f"cannot resume: epochs was {before}, now it is {after}, but the schedule {type(schedule).__name__} is "
+            f"laid out over all epochs; only constant and step can go on longer"
+        )
+    return {**then, "epochs": after}
+
+
+def _save_as_it_goes(
+    folder: RunDirectory, trainer: Trainer, model: Model, exact: dict[str, Any], config: str, ds: Dataset
+) -> None:
+    """Save the run, now and as it goes: the checkpoint first, since the other files can be made from it."""
 
     def checkpoint() -> None:
-        arrays, facts = trainer.state()
-        folder.write_checkpoint(arrays, facts, exact)
-        folder.write_history(trainer.history)
-        if trainer.seen == 0 and trainer.history.best is not None and trainer.history.best is trainer.history.rows[-1]:
-            folder.write_model(model)
+        with _saving(folder):
+            arrays, facts = trainer.state()
+            folder.write_checkpoint(Checkpoint(arrays, facts, exact, config))
+            folder.write_history(trainer.history)
+            best = trainer.history.best
+            if best is not None and best is trainer.history.rows[-1] and trainer.seen == 0:
+                _keep_validation(model, trainer.history)
+                folder.write_model(model)
 
     trainer.checkpoint = checkpoint
+    if not trainer.ended:
+        checkpoint()
+    with _saving(folder):
+        folder.write_settings(config, ds)
+
+
+@contextmanager
+def _saving(folder: RunDirectory) -> Iterator[None]:
+    """Say of a file that cannot be written how the run goes on."""
+    try:
+        yield
+    except FileError as error:
+        if not folder.has_checkpoint:
+            raise
+        raise FileError(
+            f"{error}; the run stops here, its last checkpoint is whole: once that is mended, go on with --resume "
+            "(in Python resume=True)"
+        ) from error
+
+
+def _keep_validation(model: Model, history: History) -> None:
+    """Note in the model what validation said of its weights."""
+    if history.best is not None:
+        kept = {"val_loss": history.best.val_loss, "val_accuracy": history.best.val_accuracy}
+        model.metrics.update({name: value for name, value in kept.items() if value is not None})
 
 
 def _write_results(run: Run, folder: RunDirectory) -> None:
@@ -420,6 +472,7 @@ def _write_results(run: Run, folder: RunDirectory) -> None:
             shown = run.evaluate(part=part)
             document[part] = shown.to_dict()
             run.model.metrics[f"{part}_accuracy"] = shown.accuracy
+    folder.write_history(run.history)
     folder.write_model(run.model)
     folder.write_metrics(document)
     from pellucid.report import plots

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,27 @@ import numpy as np
 from pellucid._types import Array
 from pellucid.data.dataset import Dataset, Splits
 from pellucid.errors import FileError, OptionError
-from pellucid.files import read_bytes, write_atomic
+from pellucid.files import is_temporary, make_folder, read_bytes, sweep, write_atomic
 from pellucid.interop.model_file import FORMAT, pack, read_whole, unpack
 from pellucid.model import Model
 from pellucid.training.history import History
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that is needed to go on with a run, and to write its other files again.
+
+    Attributes:
+        arrays: Flat arrays by name: weights, buffers, what the optimizer remembers, best weights and buffers.
+        training: Position, sums, history.
+        settings: What a resume must agree with.
+        config: The content of config.toml.
+    """
+
+    arrays: dict[str, Array]
+    training: dict[str, Any]
+    settings: dict[str, Any]
+    config: str
 
 
 @dataclass(frozen=True)
@@ -38,14 +57,35 @@ class RunDirectory:
         Raises:
             FileError: Where there is something already, or it cannot be made.
         """
-        folder = Path(path)
+        folder = cls(Path(path))
+        make_folder(folder.path)
+        if folder.has_checkpoint:
+            raise FileError(
+                f"{path} holds a run; give another folder, or go on with that run: --resume, in Python resume=True"
+            )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise FileError(f"{folder} is not empty; give another folder, or resume the run that is there")
+            empty = all(map(is_temporary, folder.path.iterdir()))
         except OSError as error:
-            raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-        return cls(folder)
+            raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+        if not empty:
+            raise FileError(f"{path} is not empty; give another folder")
+        sweep(folder.path)
+        return folder
+
+    @classmethod
+    def find(cls, path: str | Path) -> RunDirectory:
+        """Return the folder of a run to go on with.
+
+        Args:
+            path: Where it is.
+
+        Raises:
+            FileError: Where there is no checkpoint.
+        """
+        folder = cls(Path(path))
+        if not folder.has_checkpoint:
+            raise FileError(f"{path} holds no run to resume: there is no {folder._checkpoint.name} in it")
+        return folder
 
     def write_settings(self, toml: str, ds: Dataset) -> None:
         """Write config.toml and splits.json.
@@ -82,47 +122,41 @@ class RunDirectory:
             raise FileError(f"{path} does not fit the data; it was changed, or belongs to another run") from None
         return ds.with_splits(Splits(train, val, test))
 
-    def write_checkpoint(self, arrays: dict[str, Array], facts: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Write last.ckpt: everything that is needed to go on.
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write last.ckpt.
 
         Args:
-            arrays: Flat arrays by name.
-            facts: Position, sums, history.
-            settings: What a resume must agree with.
+            checkpoint: Everything that is needed to go on.
         """
-        document = {"format": FORMAT, "kind": "checkpoint", "settings": settings, "training": facts}
-        write_atomic(self.path / "last.ckpt", pack(arrays, document))
+        facts = {name: value for name, value in vars(checkpoint).items() if name != "arrays"}
+        write_atomic(self._checkpoint, pack(checkpoint.arrays, {"format": FORMAT, "kind": "checkpoint", **facts}))
 
-    @property
-    def has_results(self) -> bool:
-        """Whether something was learned that a new start would lose."""
-        return any((self.path / name).exists() for name in ("model.safetensors", "history.jsonl"))
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
-        return (self.path / "last.ckpt").exists()
-
-    def read_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any], dict[str, Any]]:
-        """Return arrays, facts and settings of last.ckpt.
+    def read_checkpoint(self) -> Checkpoint:
+        """Return what last.ckpt holds.
 
         Raises:
             FileError: Where it cannot be read, or is damaged.
         """
-        path = self.path / "last.ckpt"
-        arrays, document = unpack(read_whole(path), str(path))
-        if document.get("kind") != "checkpoint" or document.get("format") != FORMAT:
-            raise FileError(f"{path} is not a checkpoint of this version")
         from pydantic import ValidationError
 
-        from pellucid.interop.schema import Checkpoint
+        from pellucid.interop import schema
 
+        arrays, document = unpack(read_whole(self._checkpoint), str(self._checkpoint))
         try:
-            Checkpoint.model_validate(document)
+            schema.Checkpoint.model_validate(document)
         except ValidationError as error:
             place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise FileError(f"{path} is not a checkpoint of this version: {place} is wrong") from None
-        return arrays, document["training"], document["settings"]
+            raise FileError(f"{self._checkpoint} is not a checkpoint of this version: {place} is wrong") from None
+        return Checkpoint(arrays, document["training"], document["settings"], document["config"])
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return os.path.exists(self._checkpoint)  # False too where the disk gives an error
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "last.ckpt"
 
     def write_history(self, history: History) -> None:
         """Write history.jsonl, a line for each epoch.
@@ -177,28 +211,32 @@ def check_same_settings(now: dict[str, Any], then: dict[str, Any]) -> None:
 
     Args:
         now: Of this call.
-        then: Of the checkpoint.
+        then: Of the run.
 
     Raises:
-        OptionError: Names the first setting that differs.
+        OptionError: Names all settings that differ, with both values.
     """
-    plain = json.loads(json.dumps(now))
-    if plain != then:
-        name, before, after = _first_difference("", then, plain)
+    found = [
+        f"{name} was {before!r:.80}, now it is {after!r:.80}"
+        for name, before, after in _differences("", then, json.loads(json.dumps(now)))
+    ]
+    if found:
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
         raise OptionError(
-            f"cannot resume: {name} was {before!r:.80}, now it is {after!r:.80}; leave it out, or start a new run"
+            f"cannot resume: {'; '.join(found[:5])}{more}; resume with what the run began with, or start a new run"
         )
 
 
-def _first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
-    """Return (dotted name, before, after) of the first value that differs in two documents; kinds before the rest."""
+def _differences(name: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, before, after) of what differs in two documents; of things of two kinds only the kinds."""
     inside: list[tuple[str, Any, Any]] = []
     if isinstance(before, dict) and isinstance(after, dict):
-        keys = sorted({*before, *after}, key=lambda key: (key not in ("name", "layer"), key))
-        inside = [(key, before.get(key), after.get(key)) for key in keys]
+        keys = sorted({*before, *after})
+        kinds = [key for key in ("name", "layer") if before.get(key) != after.get(key)]
+        inside = [(key, before.get(key), after.get(key)) for key in kinds or keys]
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         inside = [(str(i), *values) for i, values in enumerate(zip(before, after, strict=True))]
+    elif before != after:
+        yield name, before, after
     for key, old, new in inside:
-        if old != new:
-            return _first_difference(f"{name}.{key}" if name else key, old, new)
-    return name, before, after
+        yield from _differences(f"{name}.{key}" if name else key, old, new)

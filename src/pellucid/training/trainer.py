@@ -31,6 +31,7 @@ from pellucid.training.history import History, Row
 from pellucid.training.progress import ProgressReport
 from pellucid.training.signals import Interrupts
 
+_WEIGHTS = ("parameters", "buffers")
 _CHUNK_SECONDS = 0.05
 _VALIDATION_PIECE = 32  # images between two looks for Ctrl-C; fixed, since the reference engine's bits depend on it
 
@@ -121,6 +122,11 @@ class Trainer:
         """
         self.stopped = self.stopped or reason
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return bool(self.stopped) or self.epoch >= self.epochs
+
     def run(self) -> None:
         """Train to the end, or to a stop; afterwards the network holds the best weights.
 
@@ -128,12 +134,14 @@ class Trainer:
             TrainingError: For a loss that is not finite.
         """
         self._began = time.perf_counter()
+        if self._report and self.ended:
+            self._report.note(f"this run has ended already: {self.stopped or 'finished'} after {self.epoch} epochs")
         self._call("on_train_begin")
         if self._images is None:
             self._helper = ThreadPoolExecutor(max_workers=1)
         try:
             with Interrupts(self.engine.interrupt) as interrupts:
-                while self.epoch < self.epochs and not self.stopped:
+                while not self.ended:
                     self._epoch_began = time.perf_counter()
                     if self.seen == 0:
                         self._call("on_epoch_begin", self.epoch)
@@ -151,7 +159,7 @@ class Trainer:
         finally:
             if self._helper is not None:
                 self._helper.shutdown()
-            self._restore_best()
+            self.restore_best()
             self._call("on_train_end")
 
     def _run_chunk(self, order: Array) -> None:
@@ -265,7 +273,7 @@ class Trainer:
         self.history.rows.append(row)
         if self.history.best is row:
             state = self.engine.state()
-            self.best = {"parameters": state["parameters"], "buffers": state["buffers"]}
+            self.best = {name: state[name] for name in _WEIGHTS}
         self.epoch, self.seen = self.epoch + 1, 0
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._look_for_trouble(row)
@@ -285,7 +293,8 @@ class Trainer:
             if self._report:
                 self._report.note("warning: " + self.warnings[-1])
 
-    def _restore_best(self) -> None:
+    def restore_best(self) -> None:
+        """Put the best weights into the network."""
         if self.best is not None:
             with self.network.edit():
                 self.network.flat_parameters[...] = self.best["parameters"]
@@ -319,15 +328,28 @@ class Trainer:
         Args:
             arrays: Flat arrays by name.
             facts: Plain data.
+
+        Raises:
+            TrainingError: Where they do not fit this training.
         """
-        parts: dict[str, dict[str, Array]] = {"engine": {}, "best": {}}
-        for name, array in arrays.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = array
-        self.engine.load_state(parts["engine"])
-        self.best = parts["best"] or None
-        self.epoch, self.step, self.seen = facts["epoch"], facts["step"], facts["seen"]
+        history = History([Row(**row) for row in facts["history"]])
+        own = self.engine.state()
+        expected = {f"engine.{name}": array for name, array in own.items()}
+        if history.best is not None:
+            expected.update({f"best.{name}": own[name] for name in _WEIGHTS})
+        for name in sorted({*arrays, *expected}):
+            given, fitting = (a.get(name, np.empty(0, dtype=bool)) for a in (arrays, expected))
+            if given.dtype != fitting.dtype or given.shape != fitting.shape:
+                raise TrainingError(f"the array {name} is missing, too much, or does not fit")
+        epoch, seen = facts["epoch"], facts["seen"]
+        steps = epoch * self.steps_per_epoch + math.ceil(seen / self.batch_size)
+        between = seen == self.epoch_size or (seen % self.batch_size == 0 and seen < self.epoch_size)
+        if facts["step"] != steps or not between or history["epoch"] != list(range(1, epoch + 1)):
+            raise TrainingError(f"epoch {epoch}, step {facts['step']} and {seen} seen samples do not fit together")
+        self.engine.load_state({name: arrays[f"engine.{name}"] for name in own})
+        self.best = {name: arrays[f"best.{name}"] for name in _WEIGHTS} if history.best is not None else None
+        self.epoch, self.step, self.seen = epoch, facts["step"], seen
         self._sums = dict(facts["sums"])
-        self.history = History([Row(**row) for row in facts["history"]])
+        self.history = history
         self.warnings, self.stopped = list(facts["warnings"]), facts["stopped"]
         self._earlier_seconds = facts["seconds"]
