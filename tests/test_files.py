@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from contextlib import nullcontext
 
 import pytest
 
 from pellucid import files
 from pellucid.errors import FileError
-from pellucid.files import read_bytes, write_atomic
+from pellucid.files import is_temporary, make_folder, read_bytes, sweep, write_atomic
 
 pytestmark = pytest.mark.capability("H14", "H23")
 
@@ -41,13 +43,30 @@ def test_permissions_are_those_of_the_umask(tmp_path, umask, mode):
 
 def test_file_and_folder_reach_the_disk_in_order(tmp_path, monkeypatch):
     calls = []
-    fsync, replace = os.fsync, files.Path.replace
+    fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(
         os, "fsync", lambda fd: (calls.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), fsync(fd))
     )
-    monkeypatch.setattr(files.Path, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
     write_atomic(tmp_path / "a", b"x")
     assert calls == ["file", "rename", "folder"]
+
+
+def test_a_system_that_writes_a_little_at_a_time(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: write(fd, content[:3]))
+    write_atomic(tmp_path / "a", b"0123456789")
+    assert read_bytes(tmp_path / "a") == b"0123456789"
+
+
+def test_a_file_that_holds_it_already_is_left_alone(tmp_path):
+    path = tmp_path / "a"
+    write_atomic(path, b"same")
+    os.utime(path, ns=(1, 1))
+    write_atomic(path, b"same")
+    assert path.stat().st_mtime_ns == 1
+    write_atomic(path, b"size")
+    assert read_bytes(path) == b"size"
 
 
 def boom(*args, **kwargs):
@@ -59,21 +78,39 @@ def silent(*args, **kwargs):
 
 
 @pytest.mark.parametrize(("error", "words"), [(boom, "No space left on device"), (silent, "the cable is out")])
-@pytest.mark.parametrize("target", ["fsync", "replace", "write"])
+@pytest.mark.parametrize("target", ["open", "fsync", "replace", "write"])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, target, error, words):
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    if target == "fsync":
-        monkeypatch.setattr(os, "fsync", error)
-    elif target == "write":
-        monkeypatch.setattr(os, "fdopen", lambda fd, mode: (os.close(fd), error()))
-    else:
-        monkeypatch.setattr(files.Path, target, error)
+    monkeypatch.setattr(os, target, error)
     with pytest.raises(FileError, match=f"cannot write .*a: {words}"):
         write_atomic(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
+
+
+def test_a_disk_that_does_not_even_remove(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", boom)
+    monkeypatch.setattr(files.Path, "unlink", silent)
+    with pytest.raises(FileError, match=r"cannot write .*a: No space left on device"):
+        write_atomic(tmp_path / "a", b"new")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems sync folders")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
+def test_only_what_a_folder_cannot_offer_is_forgiven(tmp_path, monkeypatch, number):
+    fsync = os.fsync
+
+    def refuse(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(FileError, match="Input/output error") if number == errno.EIO else nullcontext():
+        write_atomic(tmp_path / "a", b"new")
+    assert read_bytes(tmp_path / "a") == b"new"
 
 
 def test_an_interrupt_leaves_nothing_either(tmp_path, monkeypatch):
@@ -84,6 +121,38 @@ def test_an_interrupt_leaves_nothing_either(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a", b"new")
     assert names(tmp_path) == []
+
+
+def test_leftovers_are_told_by_their_names_and_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", boom)
+    monkeypatch.setattr(files.Path, "unlink", silent)
+    with pytest.raises(FileError):
+        write_atomic(tmp_path / "last.ckpt", b"new")
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert is_temporary(left)
+    for name in ("a", ".a.tmp", ".a.0123abcd", "a.0123abcd.tmp", ".a.0123ABCD.tmp", ".a.0123abcd.tmp.txt"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert len(names(tmp_path)) == 6
+    assert left.name not in names(tmp_path)
+    (tmp_path / ".b.0123abcd.tmp").mkdir()
+    with pytest.raises(FileError, match=f"cannot clear up {tmp_path}: "):
+        sweep(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems sync folders")
+def test_new_folders_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.stat(fd).st_ino), fsync(fd)))
+    make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == sorted(folder.stat().st_ino for folder in (tmp_path, tmp_path / "a"))
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    monkeypatch.setattr(os, "fsync", boom)
+    with pytest.raises(FileError, match=r"cannot make the folder .*c: No space left on device"):
+        make_folder(tmp_path / "c")
 
 
 def test_places_that_cannot_be_written(tmp_path):
