@@ -38,6 +38,14 @@ KINDS = {
 """What is trained: the optimizers, schedules and kinds of augmentation, with dropout, batch norm and a ragged batch."""
 
 
+def save_digits(path: Path, first: int = 0) -> None:
+    """Write 150 of scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    chosen, digits = slice(first, first + 150), load_digits()
+    np.savez(path, images=digits.images[chosen].astype(np.uint8), labels=digits.target[chosen])
+
+
 @dataclass
 class Victim:
     """A training with its own folder, in which it can be killed.
@@ -63,10 +71,7 @@ class Victim:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         self.out = self.folder / "run"
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        np.savez(self.folder / "d.npz", images=digits.images[:150].astype(np.uint8), labels=digits.target[:150])
+        save_digits(self.folder / "d.npz")
         (self.folder / "net.json").write_text(json.dumps({"layer": "Sequential", "layers": LAYERS}))
 
     def start(self) -> subprocess.Popen[str]:
