@@ -58,8 +58,8 @@ bench: $(VENV)/.dev  ## time and memory beside the peers that are there (a quart
 bench-avx2: $(VENV)/.dev  ## the same with everybody held to AVX2
 	$(BIN)/python scripts/benchmarks.py --instructions avx2
 
-reliability: $(VENV)/.dev  ## errors and digests of the compiled engine: writes docs/reliability.md
-	$(BIN)/python scripts/reliability.py
+reliability: $(VENV)/.dev  ## errors, digests, hundreds of killed runs: writes docs/reliability.md
+	$(BIN)/python scripts/reliability
 
 clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) .peers build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
