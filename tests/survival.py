@@ -107,12 +107,13 @@ class Victim:
         Args:
             delay: Seconds.
             number: The signal.
-            loaded: Whether the delay begins when data and network are there, or at once.
+            loaded: Whether the delay begins when data and network are there (for signals that are obeyed: when an
+                epoch is done), or at once.
         """
         with self.start() as process:
             if loaded:
                 for line in process.stdout:
-                    if line.startswith("run "):
+                    if line.startswith("run " if number == signal.SIGKILL else "epoch "):
                         break
             time.sleep(delay)
             process.send_signal(number)

@@ -409,7 +409,7 @@ def _lengthened(then: dict[str, Any], now: dict[str, Any], schedule: Schedule) -
     if schedule.needs_length:
         raise OptionError(
             f"cannot resume: epochs was {before}, now it is {after}, but the schedule {type(schedule).__name__} is "
-            f"laid out over all epochs; only constant and step can go on longer"
+            "laid out over all epochs; only constant and step can go on longer"
         )
     return {**then, "epochs": after}
 
