@@ -62,9 +62,9 @@ or with another version, where sums may be taken in another order.
 ## Runs that are killed
 
 Real `pellucid train` processes with dropout, batch norm and a ragged last batch, a checkpoint every 5 steps, ended by
-SIGKILL at random moments and resumed, each time on another number of threads, with another hash seed, from another
-working directory. "Ended the same" is: model, metrics, splits, history without seconds, and everything in the last
-checkpoint have the bits of a run that nothing disturbed, and nothing else lies in the folder.
+SIGKILL at random moments and resumed; number of threads, hash seed and working directory are drawn anew each time.
+"Ended the same" is: model, metrics, splits, history without seconds, and everything in the last checkpoint but seconds
+and paths have the bits of a run that nothing disturbed, and nothing else lies in the folder.
 
 {kills}
 
