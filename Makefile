@@ -53,6 +53,7 @@ peers:  ## environments for what the benchmark compares with: PyTorch, Keras, JA
 	PYTHON="$(PYTHON)" scripts/peers.sh
 
 bench: $(VENV)/.dev  ## time and memory beside the peers that are there (a quarter of an hour): writes docs/benchmarks.md
+	$(BIN)/python scripts/fast_paths.py
 	$(BIN)/python scripts/benchmarks.py
 
 bench-avx2: $(VENV)/.dev  ## the same with everybody held to AVX2

@@ -58,7 +58,7 @@ Written by `make bench` and `make bench-avx2`; do not edit. `make peers` install
   slow code, and a quiet run from a disturbed one.
 
 {native}
-{avx2}{accuracy}
+{avx2}{accuracy}{paths}
 ## Where the time goes
 
 `pellucid bench W2 --profile` shows each instruction of a workload: its time, its share, and which part of the
@@ -117,6 +117,15 @@ Training lesson 2's network on MNIST, `pellucid train mnist --model lesson2 --ep
 seeds {seeds}.
 """
 
+PATHS_TEXT = """
+## What each fast path gains
+
+Microseconds per image on one thread without the path and with it (`scripts/fast_paths.py`); docs/ARCHITECTURE.md says what
+decides where each is taken:
+
+{paths}
+"""
+
 TITLES_OF_SETS = {
     "native": "With all that the CPU has",
     "avx2": "With AVX2",
@@ -150,6 +159,7 @@ def page(found: dict[str, Result]) -> str:
         native=section(native),
         avx2="\n" + section(found["avx2"]) if "avx2" in found else "",
         accuracy=accuracy(native),
+        paths=fast_paths(),
     )
 
 
@@ -282,6 +292,21 @@ def accuracy(found: Result) -> str:
         accuracies=together([f"{row['accuracy']:.4f}" for row in rows]),
         seeds=together([str(row["seed"]) for row in rows]),
     )
+
+
+def fast_paths() -> str:
+    """Return the section on fast paths; none where they were not measured."""
+    path = RESULTS / "fast_paths.json"
+    if not path.exists():
+        return ""
+    rows = []
+    for found in json.loads(path.read_text(encoding="utf-8")):
+        cells = [
+            f"{name} {number(row['without'])} to {number(row['with'])} ({row['without'] / row['with']:.2f}x)"
+            for name, row in found["workloads"].items()
+        ]
+        rows.append([found["title"], ", ".join(cells)])
+    return PATHS_TEXT.format(paths=table(["path", "gain"], rows))
 
 
 def together(words: list[str]) -> str:

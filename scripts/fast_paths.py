@@ -61,14 +61,21 @@ PATHS = [
         lambda *axes: False,
         ("W2", "W4", "W1", "W2-1000", "W4-1000"),
     ),
-    FastPath("Winograd's algorithm", "forward.winograd_tile", lambda *sizes: (0,), ("W2", "W1", "R8", "W2-1000")),
+    FastPath(
+        "Winograd's algorithm for convolutions 3x3",
+        "forward.winograd_tile",
+        lambda *sizes: (0,),
+        ("W2", "W1", "R8", "W2-1000"),
+    ),
     FastPath(
         "the weight gradient of a pooled first layer selects lanes, without lists",
         "backward.select_tile",
         never,
         ("W2", "W1", "W3", "W0"),
     ),
-    FastPath("the data gradient of a small map scatters", "backward.scatter_tile", never, ("W2",)),
+    FastPath(
+        "the data gradient of a small map goes from windows to what they read", "backward.scatter_tile", never, ("W2",)
+    ),
     FastPath(
         "parameters are cut into few blocks: three a thread, not 24", "backward._TASKS", 24, ("W2", "W4", "W1", "R8")
     ),
