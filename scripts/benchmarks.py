@@ -120,8 +120,8 @@ seeds {seeds}.
 PATHS_TEXT = """
 ## What each fast path gains
 
-Microseconds per image on one thread without the path and with it (`scripts/fast_paths.py`); docs/ARCHITECTURE.md says what
-decides where each is taken:
+Microseconds per image on one thread without the path and with it (`scripts/fast_paths.py`); docs/ARCHITECTURE.md says
+what decides where each is taken:
 
 {paths}
 """

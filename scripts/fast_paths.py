@@ -20,6 +20,7 @@ import numpy as np
 
 from pellucid import engines, nn
 from pellucid.benchmark.workloads import WORKLOADS, Workload, data
+from pellucid.compiled.tiles import window_tile
 
 ROUNDS = 15
 SECONDS = 0.1  # of a turn
@@ -75,6 +76,12 @@ PATHS = [
     ),
     FastPath(
         "the data gradient of a small map goes from windows to what they read", "backward.scatter_tile", never, ("W2",)
+    ),
+    FastPath(
+        "where rows are short, a block of windows shares its weights",
+        "forward.map_tile",
+        lambda rows, columns, terms, channels: (1, *window_tile(columns, channels)),
+        ("W2", "W2-1000"),
     ),
     FastPath(
         "parameters are cut into few blocks: three a thread, not 24", "backward._TASKS", 24, ("W2", "W4", "W1", "R8")
