@@ -34,6 +34,7 @@ from pellucid.compiled.kernels import (
     pool,
     pooled,
     update,
+    winograd,
 )
 from pellucid.compiled.records import WORK
 from pellucid.random import Stream
@@ -136,6 +137,7 @@ def test_every_kernel_has_a_case():
                 makers.add(name)
     assert len(makers) > 25
     by_function = {"activation": "tanh", "activation_gradient": "tanh_gradient", "elementwise_loss": "mse"}
+    assert "winograd_pool2" in made
     assert {by_function.get(name, name) for name in makers} <= made
 
 
@@ -184,6 +186,203 @@ def dense_case(P, V, L, relu, from_copies):
         "tables": np.array([-1, 0, -1], dtype=np.int32),
     }
     return Case(correlate.dense(P, V, L), op, arrays, slow_correlate, {"first": 1, "last": 8})
+
+
+@case((2, 8, 3, 0, 17), (4, 4, 2, 1, 9), (1, 16, 8, 1, 5))
+def dense_one_case(V, L, W, from_copies, run):
+    """Of the first image alone; sums in W ways, also where the run is shorter."""
+    case = dense_case(1, V, L, 1 - from_copies, from_copies)
+    case.operands["run"], case.operands["y"] = run, 25
+    case.arrays["weights"], case.arrays["copies"] = randn(400, seed=2), randn(400, seed=3)
+    case.kernel, case.work = correlate.dense_one(V, L, W), {"last": 1}
+    return case
+
+
+@case((4, 4, 0, 11), (8, 8, 1, 11), (16, 16, 0, 18), (3, 16, 1, 3))
+def dense_rows_case(R, L, relu, outputs):
+    inputs, width = 21, 32
+    op = correlate.CORRELATE.make(
+        x=5, y=40, x_down=0, x_right=0, y_down=0, y_right=0, rows=1, columns=1, taps=1, tap_count=1, run=inputs,
+        weights=30, width=width, from_copies=0, bias=3, channels=outputs, relu=relu,
+    )  # fmt: skip
+    arrays = {"frames": randn(1, 80), "weights": randn(30 + outputs * width + 20, seed=2)}
+
+    def slow(op, work, m):
+        w = m.weights[op.weights :][: outputs * width].reshape(outputs, width)[:, :inputs].astype(np.float64)
+        y = w @ m.frames[0, op.x : op.x + inputs] + m.weights[op.bias : op.bias + outputs]
+        m.frames[0, op.y : op.y + outputs] = np.maximum(y, 0) if relu else y
+
+    return Case(correlate.dense_rows(R, L), op, arrays, slow)
+
+
+@case((3, 2, 4, 11), (6, 1, 8, 11), (2, 1, 16, 3))
+def scatter_case(P, V, L, channels):
+    """Windows of 2 x 2 cells, two columns apart, of a 3 x 7 map."""
+    rows, columns, run, width, map_columns = 2, 3, 5, 16, 7
+    taps = [a * map_columns * channels + b * channels for a in (0, 1) for b in (0, 1)]
+    op = correlate.SCATTER.make(
+        dy=3, dx=40, dx_down=map_columns * channels, dx_right=2 * channels, rows=rows, columns=columns, run=run,
+        channels=channels, taps=1, tap_count=len(taps), weights=7, width=width, map_size=3 * map_columns * channels,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES, 320),
+        "copies": randn(400, seed=3),
+        "tables": np.array([-1, *taps, -1], dtype=np.int32),
+        "scratch": np.full(P * V * L, np.nan, dtype=np.float32),
+    }
+
+    def slow(op, work, m):
+        w = m.copies[op.weights :][: 4 * run * width].reshape(2, 2, run, width)[..., :channels].astype(np.float64)
+        for line in m.frames[work.first :]:
+            dy = as_map(line, op.dy, columns * run, run, rows, columns, run)
+            dx = np.zeros((3, map_columns, channels))
+            for r, c, a, b in np.ndindex(rows, columns, 2, 2):
+                dx[r + a, 2 * c + b] += dy[r, c] @ w[a, b]
+            # The kernel clears whole vectors: what lies behind a map is slack.
+            line[op.dx : op.dx + -(-op.map_size // L) * L] = 0
+            line[op.dx : op.dx + op.map_size] = dx.ravel()
+
+    return Case(correlate.scatter(P, V, L), op, arrays, slow, {"first": 1}, free=("scratch",))
+
+
+# Winograd's algorithm. Numbers are small and whole, so that it is exact and the largest stands in several cells.
+
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+
+
+def correlated(x, g, bias):
+    """Sum over i, j, c of x[r + i, s + j, c] g[i, j, c, n] + bias[n], in loops."""
+    rows, columns = x.shape[0] - 2, x.shape[1] - 2
+    y = np.tile(bias.astype(np.float64), (rows, columns, 1))
+    for r, s, i, j in np.ndindex(rows, columns, 3, 3):
+        y[r, s] += x[r + i, s + j].astype(np.float64) @ g[i, j]
+    return y
+
+
+def slow_pool2(y, relu):
+    """The largest of each whole 2 x 2, and its place."""
+    rows, columns, channels = y.shape[0] // 2, y.shape[1] // 2, y.shape[2]
+    best, place = np.empty((rows, columns, channels)), np.empty((rows, columns, channels), dtype=np.uint8)
+    for r, c, n in np.ndindex(best.shape):
+        at, largest = 0, y[2 * r, 2 * c, n]
+        for cell in (1, 2, 3):
+            number = y[2 * r + cell // 2, 2 * c + cell % 2, n]
+            if number > largest or np.isnan(number):
+                at, largest = cell, number
+        if relu and not largest > 0:
+            at, largest = pool.DEAD, 0 if largest <= 0 else largest
+        best[r, c, n], place[r, c, n] = largest, at
+    return best, place
+
+
+def winograd_operands(rows, columns, inner, channels, lanes, y_rows, relu, block):
+    """The record, and memory with the filters' side made by matrices; g is returned too."""
+    width, y_columns = -(-channels // lanes) * lanes, columns * y_rows // rows
+    x_down, y_down = (columns + 2) * inner + 3, y_columns * channels + 5
+    x, y = 9, 9 + (rows + 2) * x_down + 16
+    places = -(-(y + y_rows * y_down) // 4) * 4 + 16
+    op = winograd.WINOGRAD.make(
+        x=x + 4, y=y, x_down=x_down, x_right=inner, y_down=y_down, y_right=channels, rows=rows, columns=columns, taps=1,
+        tap_count=3, run=3 * inner, weights=7, width=width, from_copies=1, bias=3, channels=channels, relu=relu,
+        block=block, places=places,
+    )  # fmt: skip
+    g = whole(3, 3, inner, channels, seed=4).astype(np.float64)
+    u = np.full((4, 4, inner, width), 77, dtype=np.float32)
+    u[..., :channels] = np.einsum("ai,bj,ijcn->abcn", G, G, g)
+    arrays = {
+        "frames": whole(IMAGES, places + -(-y_rows * y_columns * channels // 16) * 4 + 32),
+        "weights": whole(60, seed=2),
+        "copies": np.concatenate([np.full(7, 77), u.ravel(), np.full(64, 77)]).astype(np.float32),
+        "tables": np.array([-1, -4, 0, 4], dtype=np.int32),
+    }
+    arrays["frames"][1, x : x + x_down] = np.nan  # the first row
+    arrays["frames"][2, x + x_down + 3 * inner] = np.nan
+    return op, arrays, g
+
+
+@case(
+    *((3, 2, 4, 4, relu, 5, 7, 5, 11, 11) for relu in (0, 1)),  # of 12 places
+    (2, 1, 8, 8, 0, 6, 4, 8, 6, 4),
+    (4, 1, 16, 4, 1, 3, 3, 3, 4, 4),
+    (1, 2, 8, 16, 0, 2, 2, 17, 13, 1),
+    (3, 1, 4, 8, 1, 7, 2, 9, 3, 3),
+    (3, 2, 16, 4, 0, 4, 5, 2, 35, 4),
+)
+def winograd_case(P, V, L, K, relu, rows, columns, inner, channels, block):
+    """Odd rows and columns, blocks that overlap, filters that fill no vector."""
+    op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows, relu, block)
+    arrays["scratch"] = np.full(winograd.scratch_size(block, inner, K, V * L), np.nan, dtype=np.float32)
+
+    def slow(op, work, m):
+        for line in m.frames[work.first : work.last]:
+            x = as_map(line, op.x + m.tables[1], op.x_down, op.x_right, rows + 2, columns + 2, inner)
+            y = correlated(x, g, m.weights[op.bias : op.bias + channels])
+            target = as_map(line, op.y, op.y_down, op.y_right, rows, columns, channels)
+            target[:] = np.where(y <= 0, 0, y) if relu else y
+
+    return Case(winograd.winograd(P, V, L, K, False), op, arrays, slow, {"first": 1}, free=("scratch",))
+
+
+def pool2_slow(g, rows, columns, inner, channels):
+    """The slow equivalent of a convolution with filters g and the largest of each 2 x 2."""
+
+    def slow(op, work, m):
+        for line in m.frames[work.first : work.last]:
+            x = as_map(line, op.x + m.tables[1], op.x_down, op.x_right, rows + 2, columns + 2, inner)
+            y = correlated(x, g, m.weights[op.bias : op.bias + channels])
+            best, place = slow_pool2(y, op.relu)
+            as_map(line, op.y, op.y_down, op.y_right, *best.shape)[:] = best
+            line[op.places :].view(np.uint8)[: place.size] = place.ravel()
+
+    return slow
+
+
+@case((3, 2, 4, 4, 0, 4, 8, 5, 11, 3), (3, 1, 8, 8, 1, 4, 6, 3, 19, 4), (1, 1, 16, 4, 1, 2, 2, 4, 5, 1))
+def winograd_pool2_case(P, V, L, K, relu, rows, columns, inner, channels, block):
+    op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, block)
+    arrays["scratch"] = np.full(winograd.scratch_size(block, inner, K, V * L), np.nan, dtype=np.float32)
+    slow, places = pool2_slow(g, rows, columns, inner, channels), int(op["places"][0])
+    kernel = winograd.winograd(P, V, L, K, True)
+    return Case(kernel, op, arrays, slow, {"first": 1}, free=("scratch",), places=places)
+
+
+@case((2, 1, 4, 0, 0, 6, 2), (3, 2, 4, 1, 0, 11, 3), (2, 1, 16, 1, 1, 5, 1), (1, 4, 8, 0, 1, 35, 4))
+def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner):
+    """Seven columns side by side give three windows; what is left over is not read."""
+    rows, columns = 4, 7
+    op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, 1)
+    fields, width = fields_of(op), int(op["width"][0])
+    values = {name: getattr(fields, name) for name in pooled.CORRELATE_POOL2.dtype.names}
+    values |= {"from_copies": from_copies, "bias": 3, "weights": 50}
+    op = pooled.CORRELATE_POOL2.make(**values)
+    w = np.full((3, 3, inner, width), 77, dtype=np.float32)
+    w[..., :channels] = g
+    arrays["tables"] = np.array([-1, *(a * values["x_down"] - 4 for a in range(3)), -1], dtype=np.int32)
+    filters = np.concatenate([whole(50, seed=2), w.ravel(), np.full(64, 77, dtype=np.float32)])
+    arrays["weights"], arrays["copies"] = (whole(99, seed=2), filters) if from_copies else (filters, whole(9))
+    slow = pool2_slow(g, rows, columns, inner, channels)
+    return Case(pooled.correlate_pool2(P, V, L), op, arrays, slow, {"first": 1}, places=values["places"])
+
+
+@case((4, 0, 0, 5, 9), (8, 1, 0, 2, 3), (4, 1, 1, 3, 10), (16, 0, 1, 0, 11))
+def winograd_weights_case(L, from_copies, by_columns, first, last):
+    """Rows, or columns, first to last of 11."""
+    rows, columns, width = 11, 11, 16
+    source, target, size = 5, 5 + 9 * rows * width + 3, 25 * rows * width + 40
+    op = winograd.WINOGRAD_WEIGHTS.make(
+        source=source, from_copies=from_copies, rows=rows, columns=columns, width=width, by_columns=by_columns,
+        target=target,
+    )  # fmt: skip
+    arrays = {"weights": randn(size), "copies": randn(size, seed=2)}
+
+    def slow(op, work, m):
+        g = (m.copies if from_copies else m.weights)[source:].copy()[: 9 * rows * width].reshape(3, 3, rows, width)
+        u = m.copies[target:][: 16 * rows * width].reshape(4, 4, rows, width)
+        for row, column in np.ndindex(rows, columns):
+            if first <= (column if by_columns else row) < last:
+                u[:, :, row, column] = G @ g[:, :, row, column] @ G.T
+
+    return Case(winograd.winograd_weights(L), op, arrays, slow, {"first": first, "last": last})
 
 
 # Gradients of weights and biases
@@ -471,21 +670,34 @@ def pooled_weight_gradient_case(T, V, L, ways):
     op, arrays = pooled_gradient(2, L)
     arrays["gradients"] = np.where(arrays["weights"] == 0, arrays["weights"], randn(1400, seed=7))
     arrays["gradients"][1200:1219] = 5
+    kernel, work = pooled.pooled_weight_gradient(T, V, L, ways), {"first": 3, "last": 12}
+    return Case(kernel, op, arrays, slow_pooled_weight_gradient, work, free=("scratch",), places=400)
 
-    def slow(op, work, m):
-        dw = m.gradients[op.weights :][: op.tap_count * op.channels * op.width]
-        dw = dw.reshape(op.tap_count, op.channels, op.width)
-        dw[:, work.first : work.last] = 0
-        m.gradients[op.bias + work.first : op.bias + work.last] = 0
-        for line in m.frames[: work.batch]:
-            for n, value, start in events(op, line, m.tables):
-                if work.first <= n < work.last:
-                    m.gradients[op.bias + n] += value
-                    for a, k in np.ndindex(op.tap_count, op.run):
-                        dw[a, n, k] += value * line[start + m.tables[op.taps + a] + k]
 
-    kernel = pooled.pooled_weight_gradient(T, V, L, ways)
-    return Case(kernel, op, arrays, slow, {"first": 3, "last": 12}, free=("scratch",), places=400)
+def slow_pooled_weight_gradient(op, work, m):
+    dw = m.gradients[op.weights :][: op.tap_count * op.channels * op.width]
+    dw = dw.reshape(op.tap_count, op.channels, op.width)
+    dw[:, work.first : work.last, : op.run] = 0
+    m.gradients[op.bias + work.first : op.bias + work.last] = 0
+    for line in m.frames[: work.batch]:
+        for n, value, start in events(op, line, m.tables):
+            if work.first <= n < work.last:
+                m.gradients[op.bias + n] += value
+                for a, k in np.ndindex(op.tap_count, op.run):
+                    dw[a, n, k] += value * line[start + m.tables[op.taps + a] + k]
+
+
+@case((KERNEL, 4, 4, 12), (1, 8, 8, 16), (KERNEL, 8, 16, 19), (1, 16, 0, 19), (KERNEL, 16, 16, 19))
+def selected_weight_gradient_case(T, L, first, last):
+    """Blocks begin at a multiple of L; the last of 19 channels lacks some."""
+    op, arrays = pooled_gradient(2, 8)
+    arrays["gradients"] = randn(1400, seed=7)
+    arrays["scratch"][:] = np.nan
+    frames = arrays["frames"]
+    dead = places_of(frames[1], fields_of(op), False) == pool.DEAD
+    as_map(frames[1], 200, int(op["dy_down"][0]), 19, 3, 3, 19)[dead] = np.nan  # which nobody may multiply
+    kernel, work = pooled.selected_weight_gradient(T, KERNEL * C, L), {"first": first, "last": last}
+    return Case(kernel, op, arrays, slow_pooled_weight_gradient, work, free=("scratch",), places=400)
 
 
 # Batch norm
@@ -675,25 +887,47 @@ def squares_case():
     return Case(update.squares(), update_operands(), arrays, slow, {"first": 2, "last": 5})
 
 
-@case((4, 1, 10), (4, 0, 3), (8, 2, 12), (16, 0, 12))
-def transposed_case(L, first, last):
+@case((4, 1, 10, 0), (4, 0, 3, 1), (8, 2, 12, 1), (16, 0, 12, 0))
+def transposed_case(L, first, last, from_copies):
     taps, rows, columns, width, copy_width = 2, 12, 9, 11, 13
     op = update.TRANSPOSE.make(
-        weights=3, taps=taps, rows=rows, columns=columns, width=width, copy=5, copy_width=copy_width, order=1
-    )
+        weights=3, taps=taps, rows=rows, columns=columns, width=width, from_copies=from_copies, copy=300,
+        copy_width=copy_width, order=1,
+    )  # fmt: skip
     arrays = {
         "weights": randn(3 + taps * rows * width + 20),
-        "copies": randn(5 + taps * columns * copy_width + 20, seed=2),
+        "copies": randn(300 + taps * columns * copy_width + 20, seed=2),
         "tables": np.array([-1, 1, 0], dtype=np.int32),
     }
 
     def slow(op, work, m):
-        w = m.weights[op.weights :][: taps * rows * width].reshape(taps, rows, width)
+        source = m.copies if from_copies else m.weights
+        w = source[op.weights :][: taps * rows * width].reshape(taps, rows, width)
         copy = m.copies[op.copy :][: taps * columns * copy_width].reshape(taps, columns, copy_width)
         for tap, target in enumerate((1, 0)):
             copy[target, :, first:last] = w[tap, first:last, :columns].T
 
     return Case(update.transposed(L), op, arrays, slow, {"first": first, "last": last})
+
+
+@case((4, 6, 9, True, 0.0), (8, 3, 8, False, 0.1), (16, 17, 21, True, 0.1), (16, 4, 1, True, 0.0))
+def rank_one_case(L, outputs, inputs, bias, decay):
+    width = -(-inputs // L) * L
+    op = update.RANK_ONE.make(
+        x=3, dy=40, weights=7, inputs=inputs, outputs=outputs, width=width, bias=900 if bias else -1, decay=decay
+    )
+    arrays = {"frames": randn(1, 80), "weights": randn(1000, seed=2)}
+    arrays["weights"][7 : 7 + outputs * width].reshape(outputs, width)[:, inputs:] = 0
+
+    def slow(op, work, m):
+        x, dy = m.frames[0, 3 : 3 + inputs].astype(np.float64), m.frames[0, 40 : 40 + outputs].astype(np.float64)
+        w = m.weights[7 : 7 + outputs * width].reshape(outputs, width)[:, :inputs]
+        w -= work.rate * (np.outer(dy, x) + decay * w)
+        if bias:
+            b = m.weights[900 : 900 + outputs]
+            b -= work.rate * (dy + decay * b)
+
+    return Case(update.rank_one(L), op, arrays, slow, {"rate": 0.3})
 
 
 # Number by number
