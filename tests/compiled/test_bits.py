@@ -15,6 +15,8 @@ import pytest
 
 import pellucid as pl
 from pellucid import engines, models, nn, optim
+from pellucid.compiled.engine import programs
+from pellucid.compiled.machine import Machine
 from pellucid.engines import Engine
 from pellucid.interop.model_file import weights_digest
 
@@ -42,6 +44,34 @@ def network(seed: int = 0) -> nn.Sequential:
         input_shape=SHAPE,
         seed=seed,
     )
+
+
+def fast(seed: int = 0) -> nn.Sequential:
+    """Layers for which there are faster ways."""
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, (4, 3)),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, (3, 2)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(7),
+        input_shape=SHAPE,
+        seed=seed,
+    )
+
+
+def test_the_faster_ways_are_among_these():
+    training, prediction = map(str, programs(fast()))
+    assert "data gradient 2 " in training
+    assert all(kernel in training for kernel in ("winograd[", "winograd_pool2[", "scatter["))
+    assert all(kernel in prediction for kernel in ("winograd[", "winograd_pool2["))
 
 
 def samples(n: int = 97) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +152,18 @@ def test_threads_do_not_show_in_steps(optimizer, batch):
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize("batch", [1, 13])
+def test_threads_do_not_show_on_faster_ways(batch):
+    results = []
+    for threads in THREADS:
+        engine = built(threads, fast(), optim.SGD(0.05, weight_decay=0.01))
+        losses = trained(engine, [6], batch)
+        results.append((losses, engine.hits.tolist(), bits(engine.state())))
+        assert (engine._built.one_by_one is not None) == (batch == 1)
+    assert len(results[0][0]) == 6
+    assert all(result == results[0] for result in results)
+
+
 @pytest.mark.parametrize("name", ["lesson1", "lesson2", "mlp"])
 def test_threads_do_not_show_in_named_models(name):
     x = np.random.default_rng(0).standard_normal((20, 1, 28, 28)).astype(np.float32)
@@ -151,10 +193,11 @@ def test_threads_do_not_show_in_gradients_and_outputs():
 # Batches and layouts
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_an_image_has_the_same_outputs_in_any_company(threads):
+@pytest.mark.parametrize("make", [network, fast])
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_an_image_has_the_same_outputs_in_any_company(threads, make):
     x, _ = samples()
-    engine = built(threads)
+    engine = built(threads, make())
     trained(engine, [3])  # so that batch norm's running values are no round numbers
     expected = engine.predict(x)
     for size in (1, 2, 7, 8, 9, 64):
@@ -164,6 +207,32 @@ def test_an_image_has_the_same_outputs_in_any_company(threads):
     assert_same(engine.predict(x[order]), expected[order])
     repeated = engine.predict(np.repeat(x[5:6], 30, axis=0))
     assert_same(repeated, np.repeat(expected[5:6], 30, axis=0))
+
+
+@pytest.mark.parametrize("make", [network, fast])
+def test_a_few_images_on_the_callers_thread(make, monkeypatch):
+    """Records are kept from call to call; neither larger batches in between nor new weights must find old ones."""
+    alone = []
+    monkeypatch.setattr(
+        Machine, "predict_alone", lambda *given, way=Machine.predict_alone: alone.append(1) or way(*given)
+    )
+    x, _ = samples(1000)
+    engine, other = built(None, make()), built(3, make())
+    for step in range(3):
+        expected = other.predict(x)
+        assert not alone, "three threads, as they were asked for"
+        for size in (1, 7, 1, 100, 1000, 1, 8, 2):
+            assert_same(engine.predict(x[-size:]), expected[-size:])
+        assert alone
+        alone.clear()
+        if step == 0:
+            assert trained(engine, [2]) == trained(other, [2])
+        else:
+            for net in (engine._built.network, other._built.network):
+                with net.edit():
+                    net.flat_parameters[...] *= np.float32(1.5)
+        assert not np.array_equal(engine.predict(x[:1]), expected[:1])
+        alone.clear()
 
 
 def test_memory_layout_does_not_show():
@@ -195,26 +264,43 @@ def test_memory_layout_does_not_show():
 
 
 @pytest.mark.parametrize("cut", [[1] * 11, [5, 6], [2, 3, 1, 5], [10, 1]], ids=str)
-@pytest.mark.parametrize("optimizer", [optim.SGD(0.05, 0.9), optim.Adam(1e-3)], ids=repr)
-def test_chunks_of_any_size(cut, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "batch"), [(optim.SGD(0.05, 0.9), 13), (optim.Adam(1e-3), 13), (optim.SGD(0.01, weight_decay=0.1), 1)]
+)
+def test_chunks_of_any_size(cut, optimizer, batch):
     whole, engine = built(optimizer=optimizer), built(optimizer=optimizer)
-    assert trained(engine, cut) == trained(whole, [11])
+    assert trained(engine, cut, batch) == trained(whole, [11], batch)
     assert bits(engine.state()) == bits(whole.state())
 
 
-@pytest.mark.parametrize("optimizer", [optim.SGD(0.05, 0.9), optim.RMSprop(1e-3, momentum=0.4)], ids=repr)
-def test_a_state_that_was_kept_and_loaded(optimizer):
-    whole, first = built(optimizer=optimizer), built(optimizer=optimizer)
-    losses = trained(whole, [11])
-    start = trained(first, [4])
+@pytest.mark.parametrize(
+    ("optimizer", "batch"), [(optim.SGD(0.05, 0.9), 13), (optim.RMSprop(1e-3, momentum=0.4), 13), (optim.SGD(0.01), 1)]
+)
+@pytest.mark.parametrize("make", [network, fast])
+def test_a_state_that_was_kept_and_loaded(optimizer, batch, make):
+    whole, first = built(net=make(), optimizer=optimizer), built(net=make(), optimizer=optimizer)
+    losses = trained(whole, [11], batch)
+    start = trained(first, [4], batch)
     kept = first.state()
-    trained(first, [2], first=4)  # what happens afterwards must not show
-    second = built(3, network(seed=9), optimizer)
-    trained(second, [3])
+    trained(first, [2], batch, first=4)  # what happens afterwards must not show
+    second = built(3, make(seed=9), optimizer)
+    trained(second, [3], batch)
     for engine in (second, first):
         engine.load_state(kept)
-        assert start + trained(engine, [7], first=4) == losses
+        assert start + trained(engine, [7], batch, first=4) == losses
         assert bits(engine.state()) == bits(whole.state())
+
+
+@pytest.mark.parametrize("make", [network, fast])
+def test_batches_of_one_image_among_others(make):
+    """They have a program of their own, which starts from what others left, and leaves what others start from."""
+    one = built(net=make(), optimizer=optim.SGD(0.01))
+    for batch in (1, 13, 1, 1, 5):
+        other = built(3, make(seed=9), optim.SGD(0.01))
+        other.load_state(one.state())
+        assert trained(other, [3], batch) == trained(one, [3], batch)
+        assert bits(other.state()) == bits(one.state())
+        assert_same(other.predict(samples()[0]), one.predict(samples()[0]))
 
 
 def test_predicting_and_gradients_in_between_leave_no_trace():

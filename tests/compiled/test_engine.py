@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -142,6 +144,56 @@ def test_a_batch_that_no_memory_can_hold():
         engine.train(images(1, (1, 256, 256)), np.zeros(1, dtype=int), np.zeros(n, dtype=int), n, 0, np.array([0.1]))
 
 
+@pytest.mark.capability("H13")
+def test_interrupt_between_steps_of_one_image():
+    networks = [
+        Sequential(Conv2d(1, 8, 3), nn.ReLU(), Flatten(), LazyLinear(3), input_shape=(1, 40, 40)) for _ in range(2)
+    ]
+    x, y, rates = images(8, (1, 40, 40)), np.arange(8) % 3, np.full(100_000, 1e-3)
+    order = np.tile(np.arange(8), len(rates) // 8)
+    engine, other = (built(network, nn.CrossEntropyLoss(), optim.SGD(1e-3)) for network in networks)
+    engine.train(x, y, order, 1, 0, rates[:1])
+    other.train(x, y, order, 1, 0, rates[:1])
+    timer = threading.Timer(0.3, engine.interrupt)
+    timer.start()
+    losses = engine.train(x, y, order, 1, 0, rates)
+    timer.join()
+    assert 0 < len(losses) < len(rates)
+    assert np.array_equal(losses, other.train(x, y, order, 1, 0, rates[: len(losses)]))
+    assert np.array_equal(networks[0].flat_parameters, networks[1].flat_parameters)
+    assert len(engine.train(x, y, order, 1, 0, rates[:5])) == 5
+
+
+def test_a_prediction_after_one_that_was_stopped_has_the_present_weights():
+    network = Sequential(Conv2d(16, 16, 3, padding=1), input_shape=(16, 9, 7))
+    x, engine = images(3, (16, 9, 7)), built(network)
+    engine.predict(x)
+    engine._built.predictor.stop()  # as Ctrl-C does
+    with network.edit():
+        network.flat_parameters[...] *= -2
+    assert np.allclose(engine.predict(x), network(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "has"),
+    [
+        (optim.SGD(0.1), True),
+        (optim.SGD(0.1, weight_decay=0.1), True),
+        (optim.SGD(0.1, momentum=0.9), False),
+        (optim.SGD(0.1, clip_norm=1.0), False),
+        (optim.SGD(0.1, clip_layer_norm=1.0), False),
+        (optim.Adam(0.1), False),
+    ],
+    ids=repr,
+)
+def test_who_has_a_program_for_one_image(optimizer, has):
+    engine = built(classifier(), nn.CrossEntropyLoss(), optimizer)
+    for batch in (2, 1):
+        assert engine._built.one_by_one is None
+        engine.train(images(4), np.arange(4) % 3, np.arange(4), batch, 0, np.full(2, 0.1))
+    assert (engine._built.one_by_one is not None) == has
+
+
 SCRIPT = """
 import os, signal, threading, time
 import numpy as np
@@ -182,8 +234,10 @@ def test_ctrl_c_in_a_prediction():
 def test_tiles_read_no_further_than_memory_goes():
     counts = [*range(1, 200), 256, 1000]
     for n in counts:
-        for _, v, lanes in (tiles.window_tile(9, n), tiles.image_tile(n), tiles.row_tile(6, n)):
+        for _, v, lanes in (tiles.window_tile(9, n), tiles.image_tile(n), tiles.row_tile(6, n), tiles.pair_tile(9, n)):
             assert v * lanes <= READ_AHEAD
+        some = [tiles.winograd_tile(9, 9, 32, n)[2:4], tiles.scatter_tile((5, 5), (3, 3), 9, n, 32)[1:]]
+        assert all(math.prod(tile) <= READ_AHEAD for tile in [*some, tiles.one_tile(n)[:2]])
     for taps in range(1, 12):
         for run in counts:  # such a tile reads whole rows of the weight, which end with a vector
             _, v, lanes = tiles.run_tile(taps, run)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid import engines, nn, optim
+from pellucid.compiled.engine import programs
 from pellucid.engines import Engine
 from pellucid.nn import (
     AdaptiveAvgPool2d,
@@ -60,6 +61,14 @@ LAYERS = {
 }
 
 
+FAST = {
+    "pooled in registers": [Conv2d(2, 9, 3), ReLU(), MaxPool2d(2)],
+    "pooled in registers, no ReLU": [Conv2d(2, 19, (2, 3), padding=1), MaxPool2d(2), Conv2d(19, 2, 1)],
+    "before Winograd": [Conv2d(2, 16, 3), Tanh(), Conv2d(16, 16, 3, padding=1), Conv2d(16, 3, 1)],
+}
+LAYERS |= FAST
+
+
 def images(n: int = 21) -> np.ndarray:
     return np.random.default_rng(5).standard_normal((n, *SHAPE)).astype(np.float32)
 
@@ -89,6 +98,42 @@ def test_stays_with_its_image_and_spreads_as_in_the_definition(name, bad):
         others = [i for i in range(len(x)) if i not in places]
         assert outputs[others].tobytes() == clean[others].tobytes()
         assert engine.predict(x).tobytes() == clean.tobytes()
+
+
+def test_the_faster_ways_are_among_these():
+    for name, kernel in zip(FAST, ("correlate_pool2[", "correlate_pool2[", "winograd["), strict=True):
+        network = Sequential(*LAYERS[name], Flatten(), LazyLinear(2), input_shape=SHAPE)
+        assert kernel in str(programs(network)[1]), name
+
+
+@pytest.mark.parametrize("bad", VALUES, ids=str)
+@pytest.mark.parametrize("pools", [False, True])
+def test_winograd(pools, bad):
+    """NaN goes where it goes in the definition; an infinity there too, but as NaN where it meets itself."""
+    layers = [Conv2d(16, 32, 3, padding=1), ReLU(), MaxPool2d(2)] if pools else [Conv2d(16, 16, 3, padding=1)]
+    network = Sequential(*layers, Flatten(), Softmax(1), input_shape=(16, 9, 7))
+    kernel = "winograd_pool2[" if pools else "winograd["
+    assert kernel in str(programs(network)[1])
+    network = Sequential(*layers, input_shape=(16, 9, 7))
+    x = np.random.default_rng(5).standard_normal((70, 16, 9, 7)).astype(np.float32)
+    spoiled = x.copy()
+    for i in range(63):
+        spoiled[i, i % 16, i // 7, i % 7] = bad  # each pixel once
+    definition, engine = engines.create("reference"), engines.create("compiled")
+    definition.build(network.astype("float64"))
+    engine.build(network, threads=2)
+    expected, outputs, clean = definition.predict(spoiled), engine.predict(spoiled), engine.predict(x)
+    wrong = ~np.isfinite(expected)
+    assert np.isnan(outputs[np.isnan(expected)]).all()
+    assert not np.isfinite(outputs[wrong]).any()
+    if np.isnan(bad):
+        assert not np.isnan(outputs[~wrong]).any()
+    fine = np.isfinite(outputs)
+    assert np.allclose(outputs[fine], expected[fine], rtol=1e-4, atol=1e-4)
+    reached = np.isnan(definition.predict(np.where(np.isfinite(spoiled), spoiled, np.nan)))
+    assert not (~fine & ~reached).any(), "only what the definition computes from it"
+    assert outputs[63:].tobytes() == clean[63:].tobytes()
+    assert engine.predict(x).tobytes() == clean.tobytes()
 
 
 def test_the_values_above_do_reach_the_outputs():
@@ -155,6 +200,41 @@ def test_a_loss_that_is_not_finite_ends_training_with_that_step_not_applied(opti
         after = engine.train(x, y, order[16:], 4, 4, rates[:2])
         assert after.tolist() == clean.train(x, y, order[16:], 4, 4, rates[:2]).tolist()
         assert bits(engine) == bits(clean)
+
+
+@pytest.mark.capability("H37")
+@pytest.mark.parametrize("bad", VALUES, ids=str)
+def test_so_does_one_image_at_a_time(bad):
+    x, y, optimizer = images(8), np.arange(8) % 4, optim.SGD(0.05, weight_decay=0.1)
+    spoiled = x.copy()
+    spoiled[5, 1, 4, 4] = bad
+    engine, clean = (built("compiled", nn.CrossEntropyLoss(), optimizer) for _ in range(2))
+    losses = engine.train(spoiled, y, np.arange(8), 1, 0, np.full(8, 0.05))
+    assert losses[:5].tolist() == clean.train(x, y, np.arange(8), 1, 0, np.full(5, 0.05)).tolist()
+    assert len(losses) == 6
+    assert not np.isfinite(losses[5])
+    assert bits(engine) == bits(clean)
+    after = engine.train(x, y, np.arange(5, 8), 1, 5, np.full(3, 0.05))
+    assert after.tolist() == clean.train(x, y, np.arange(5, 8), 1, 5, np.full(3, 0.05)).tolist()
+    assert bits(engine) == bits(clean)
+
+
+def test_an_infinite_gradient_stays_in_its_rows():
+    """A loss may be finite whose gradient is not; what fills up a row of the weight in memory must not become NaN."""
+    predictions = []
+    for name in engines.NAMES:
+        network = Sequential(Linear(3, 2), ReLU(), Linear(2, 2), input_shape=(3,))
+        with network.edit():
+            network[0].weight[...], network[0].bias[...] = 1e-38, 0
+            network[2].weight[...], network[2].bias[...] = [[3e38, 0], [0, 1]], 0
+        engine = engines.create(name)
+        engine.build(network, nn.MSELoss(), optim.SGD(1.0))
+        x = np.ones((1, 3), dtype=np.float32)
+        with np.errstate(all="ignore"):
+            assert np.isfinite(engine.train(x, np.full((1, 2), -50.0), np.zeros(1, dtype=int), 1, 0, np.ones(1))).all()
+        assert np.isinf(network[0].weight[0]).all()
+        predictions.append(engine.train(x, np.zeros((1, 2)), np.zeros(1, dtype=int), 1, 1, np.ones(1)))
+    assert np.allclose(*predictions, rtol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", engines.NAMES)

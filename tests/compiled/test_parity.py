@@ -15,6 +15,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from compiled import networks
 from oracles import seeds
 from pellucid import engines, models, nn, optim
+from pellucid.compiled import graph
+from pellucid.compiled.backward import Backward
+from pellucid.compiled.engine import programs
 from pellucid.errors import ShapeError
 from pellucid.nn import (
     AdaptiveAvgPool2d,
@@ -83,6 +86,14 @@ def shared_dense_on_two_maps() -> Sequential:
     dense = Linear(24, 5)
     narrow = Sequential(AvgPool2d((1, 2)), Conv2d(2, 4, 1), Flatten(), dense)
     return Sequential(Conv2d(1, 2, 1), Residual(narrow, Sequential(Flatten(), dense)), input_shape=(1, 3, 4))
+
+
+def shared_winograd() -> Sequential:
+    """The same filters on a large map, where Winograd's algorithm pays, and on one of a single row."""
+    conv = Conv2d(16, 16, 3, padding=1)
+    return Sequential(
+        conv, ReLU(), conv, MaxPool2d((8, 3)), Tanh(), conv, Flatten(), LazyLinear(3), input_shape=(16, 9, 7)
+    )
 
 
 def net(shape: tuple[int, ...], *layers: nn.Layer) -> Callable[[], Sequential]:
@@ -215,9 +226,139 @@ NETWORKS = {
 }
 
 
+FAST = {
+    "Winograd": net(
+        *(
+            (16, 9, 7),
+            Conv2d(16, 16, 3, padding=1),
+            ReLU(),
+            Conv2d(16, 16, 3, padding="same"),
+            Flatten(),
+            LazyLinear(5),
+        ),
+    ),
+    "Winograd, no padding": net(
+        *((17, 12, 13), Conv2d(17, 35, 3, bias=False), Tanh(), Conv2d(35, 18, 3), ReLU(), Flatten(), LazyLinear(3)),
+    ),
+    "Winograd, residual": net(
+        *((16, 8, 9), Conv2d(16, 16, 3, padding=1), ReLU(), Residual(Sequential(Conv2d(16, 16, 3, padding=1), ReLU()))),
+        *(BatchNorm2d(16), Flatten(), LazyLinear(3)),
+    ),
+    "Winograd, shared": shared_winograd,
+    "Winograd, pooled": net(
+        *((16, 11, 9), Conv2d(16, 32, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), LazyLinear(5)),
+    ),
+    "Winograd, pooled behind another": net(
+        *((16, 10, 13), Conv2d(16, 16, 3, padding=1), ReLU(), Conv2d(16, 35, 3, padding=1), MaxPool2d(2), Flatten()),
+        LazyLinear(4),
+    ),
+    "pooled in registers": net((1, 13, 11), Conv2d(1, 8, 3), ReLU(), MaxPool2d(2), Flatten(), LazyLinear(5)),
+    "pooled in registers, uneven": net(
+        *((3, 12, 17), Conv2d(3, 11, (2, 3), padding=1), MaxPool2d(2), Tanh(), Flatten(), LazyLinear(5)),
+    ),
+    "not selected at edges": net(
+        (1, 13, 12), Conv2d(1, 8, 2), ReLU(), MaxPool2d(3, 2, 1, ceil_mode=True), Flatten(), LazyLinear(5)
+    ),
+    "selected": net((1, 14, 15), Conv2d(1, 35, (3, 2)), ReLU(), MaxPool2d((3, 2)), Flatten(), LazyLinear(2)),
+    "scatter": net((1, 7, 7), Conv2d(1, 32, 3), ReLU(), Conv2d(32, 32, 3), ReLU(), Flatten(), LazyLinear(5)),
+    "scatter, strides": net(
+        (2, 9, 10), Conv2d(2, 35, 3, 2), ReLU(), Conv2d(35, 17, (2, 3), (2, 1)), ReLU(), Flatten(), LazyLinear(5)
+    ),
+    "scatter, residual": net(
+        *((1, 7, 7), Conv2d(1, 32, 3), Tanh(), Residual(Conv2d(32, 32, 3), AvgPool2d(3, 1)), ReLU()),
+        *(Flatten(), LazyLinear(5)),
+    ),
+}
+"""Networks for which there is a faster way."""
+
+PATHS = {
+    "Winograd": (("conv relu 0", "winograd["), ("conv 2", "winograd["), ("data gradient 2", "winograd[")),
+    "Winograd, no padding": (("conv 0", "winograd["), ("data gradient 2", "winograd[")),
+    "Winograd, residual": (("data gradient 2.body.0", "winograd["),),
+    "Winograd, shared": (("conv relu 0", "winograd["), ("conv 5", "correlate[")),
+    "Winograd, pooled": (("conv_pool relu 0", "winograd_pool2["), ("weight gradient 0", "pooled_weight_gradient[")),
+    "Winograd, pooled behind another": (
+        ("conv_pool 2", "winograd_pool2["),
+        ("data gradient 2", "pooled_data_gradient["),
+    ),
+    "pooled in registers": (
+        ("conv_pool relu 0", "correlate_pool2["),
+        ("weight gradient 0", "selected_weight_gradient["),
+    ),
+    "pooled in registers, uneven": (("conv_pool 0", "correlate_pool2["),),
+    "not selected at edges": (("weight gradient 0", "pooled_weight_gradient["),),
+    "selected": (("conv_pool relu 0", "correlate_pool["), ("weight gradient 0", "selected_weight_gradient[")),
+    "scatter": (("data gradient 2", "scatter["),),
+    "scatter, strides": (("data gradient 2", "scatter["),),
+    "scatter, residual": (("data gradient 2.body", "scatter["),),
+}
+"""What does what in their training."""
+
+NETWORKS |= FAST
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_networks_take_the_way_that_they_are_here_for(name):
+    network = NETWORKS[name]()
+    text = str(programs(network)[0])
+    for title, kernel in PATHS[name]:
+        assert re.search(rf"^ +{re.escape(title)} +{re.escape(kernel)}", text, re.MULTILINE), (title, kernel)
+    forward = [kernel for title, kernel in PATHS[name] if "gradient" not in title]
+    assert all(kernel in str(programs(network)[1]) for kernel in forward), "prediction goes the same way"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2d(32, 32, 3, 2, 1),
+        Conv2d(32, 32, 3, padding=2, dilation=2),
+        Conv2d(32, 32, 3, padding=1, groups=2),
+        Conv2d(32, 32, (3, 2), padding=1),
+        Conv2d(32, 32, 5, padding=2),
+    ],
+    ids=repr,
+)
+def test_what_winograd_is_not_for(layer):
+    network = Sequential(layer, ReLU(), layer, Flatten(), LazyLinear(3), input_shape=(32, 16, 16))
+    assert not any("winograd" in str(program) for program in programs(network))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name):
     check(networks.make(NETWORKS[name](), batch=5))
+
+
+NETWORKS["narrow"] = net((3,), Linear(3, 5), Tanh(), Linear(5, 7), Tanh(), Linear(7, 2))
+ALONE = [
+    *FAST,
+    "narrow",
+    "groups",
+    "same",
+    "fused, padded",
+    "residual",
+    "vector",
+    "shared",
+    "shared dense on maps",
+    "two axes",
+]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", ALONE)
+def test_one_image_at_a_time(name, decay):
+    """Plain SGD then has kernels of its own."""
+    network = NETWORKS[name]()
+    check(networks.make(network, optimizer=optim.SGD(0.01, weight_decay=decay), batch=1))
+
+
+@pytest.mark.parametrize("name", ["vector", "groups", "Winograd", "shared", "shared dense on maps"])
+def test_the_steps_of_dense_layers_alone(name):
+    """One that is used twice has a gradient of two images, so to speak."""
+    network = NETWORKS[name]()
+    one = Backward(graph.translate(network), network, nn.CrossEntropyLoss(), optim.SGD(0.1), one_image=True).lower()
+    dense = [leaf for _, leaf, *_ in network.trace(network.input_shape) if isinstance(leaf, Linear)]
+    once = sum(dense.count(layer) == 1 for layer in dense)
+    assert str(one).count("rank_one[") == str(one).count("dense_rows[") == once
 
 
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (2, 3), (67, 5)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import platform
 import subprocess
@@ -20,7 +22,9 @@ CHANNELS = [1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 24, 32, 33, 48, 64, 65, 80, 128, 13
 @pytest.fixture(params=CPUS, ids=str)
 def cpu(request, monkeypatch):
     monkeypatch.setattr(tiles, "cpu", lambda: request.param)
-    return request.param
+    tiles.window_tile.cache_clear()  # others ask it for its tile
+    yield request.param
+    tiles.window_tile.cache_clear()
 
 
 def test_padded():
@@ -70,6 +74,82 @@ def test_image_tiles(cpu):
         assert p >= 1
         assert 1 <= v <= -(-channels // lanes)
         assert p * v + v + 1 < cpu[1]
+
+
+def test_pair_tiles(cpu):
+    for channels in CHANNELS:
+        for columns in range(1, 40):
+            p, v, lanes = tiles.pair_tile.__wrapped__(columns, channels)
+            assert lanes == tiles.lanes_for(channels)
+            assert 1 <= p <= columns
+            assert 1 <= v <= -(-channels // lanes)
+            assert 4 * p * v + v + 1 < cpu[1], "four sums for each window"
+
+
+def test_winograd_tiles(cpu):
+    chosen = 0
+    for rows, columns in itertools.product((1, 2, 3, 7, 14, 32), (1, 2, 5, 9, 28)):
+        for inner, channels in itertools.product((1, 3, 16, 33, 64), CHANNELS):
+            tile = tiles.winograd_tile.__wrapped__(rows, columns, inner, channels)
+            if tile == (0,):
+                continue
+            chosen += 1
+            block, p, v, lanes, inner_lanes = tile
+            assert min(rows, columns) > 1
+            assert (lanes, inner_lanes) == (tiles.lanes_for(channels), tiles.lanes_for(inner))
+            assert 1 <= p <= block <= -(-rows // 2) * -(-columns // 2)
+            assert 1 <= v <= -(-channels // lanes)
+            assert p * v + v + 1 < cpu[1]
+    assert chosen > 50
+    assert tiles.winograd_tile.__wrapped__(32, 32, 64, 64) != (0,)
+    assert tiles.winograd_tile.__wrapped__(28, 28, 1, 8) == (0,), "moving one channel costs more than it saves"
+
+
+def test_scatter_tiles(cpu):
+    chosen = 0
+    for (h, w), (kh, kw) in itertools.product(
+        [(5, 5), (5, 4), (8, 8), (16, 9), (32, 32)], [(1, 1), (3, 3), (3, 2), (5, 4)]
+    ):
+        out = h - kh + 1, w - kw + 1
+        for channels, run in itertools.product(CHANNELS, (1, 16, 32, 65)):
+            tile = tiles.scatter_tile.__wrapped__((h, w), out, kh * kw, channels, run)
+            if tile:
+                chosen += 1
+                p, v, lanes = tile
+                assert lanes == tiles.lanes_for(channels)
+                assert math.prod(out) % p == 0
+                assert 1 <= v <= -(-channels // lanes)
+                assert p * v + v + 1 < cpu[1]
+    assert chosen > 20
+    assert tiles.scatter_tile.__wrapped__((5, 5), (3, 3), 9, 32, 32)
+    assert not tiles.scatter_tile.__wrapped__((32, 32), (30, 30), 9, 32, 32)
+
+
+def test_one_image_tiles(cpu):
+    for channels in CHANNELS:
+        v, lanes, ways = tiles.one_tile.__wrapped__(channels)
+        assert lanes == tiles.lanes_for(channels)
+        assert 1 <= v <= -(-channels // lanes)
+        assert ways >= 1
+        assert ways * v >= 6, "sums enough that none waits"
+        assert ways * v + v + 1 < cpu[1]
+
+
+def test_select_tiles(cpu):
+    chosen = 0
+    for taps, run, window in itertools.product(range(1, 8), [*range(1, 13), 15, 25, 48], (1, 4, 9)):
+        for filters in CHANNELS:
+            tile = tiles.select_tile.__wrapped__(taps, run, filters, window)
+            if tile:
+                chosen += 1
+                t, r, lanes = tile
+                assert lanes == tiles.lanes_for(filters)
+                assert t in (1, taps)
+                assert r == run
+                assert t * r + 3 <= cpu[1]
+    assert chosen > 50
+    assert tiles.select_tile.__wrapped__(3, 3, 8, 4)
+    assert not tiles.select_tile.__wrapped__(3, 96, 32, 4), "too many sums"
 
 
 def test_run_tiles(cpu):

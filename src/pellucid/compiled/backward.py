@@ -578,7 +578,7 @@ class Backward(Forward):
             "bias": self.vector(op.layer, "bias") if op.has_bias else -1,
             "decay": self._optimizer.weight_decay if self._optimizer is not None else 0.0,
         }
-        return self.make(f"step {op.path}", update.rank_one(cpu()[0]), AFTERWARDS, operands)
+        return self.make(f"step {op.path}", update.rank_one(lanes_for(matrix.columns)), AFTERWARDS, operands)
 
     def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool) -> list[Instruction]:
         """Return the instructions of a weight's gradient, one for each group.
@@ -681,10 +681,17 @@ def _scatters(op: Operation) -> tuple[int, ...]:
 
 
 def _selects(op: Operation) -> tuple[int, ...]:
-    """Return the tile of a pooled convolution's weight gradient by selection, () where lists are faster."""
-    conv, (kh, kw) = op.conv, op.conv.kernel_size
-    window = math.prod(op.pool.kernel_size) if op.pool is not None else 0
-    return select_tile(kh, kw * conv.in_channels, conv.out_channels, window)
+    """Return the tile of a pooled convolution's weight gradient by selection, () where lists are faster.
+
+    Also where windows are cut off at an edge: selecting reads all cells of a window, and beyond the edge may be NaN.
+    """
+    conv, (kh, kw), (_, *size), (_, *out) = op.conv, op.conv.kernel_size, op.convolved, op.output.maps
+    windows = bounds(op.pool, (size[0], size[1]), (out[0], out[1]))
+    cells = math.prod(op.pool.kernel_size) if op.pool is not None else 0
+    read = math.prod(sum(some.stops) - sum(some.starts) for some in windows)
+    if read < cells * math.prod(out):
+        return ()
+    return select_tile(kh, kw * conv.in_channels, conv.out_channels, cells)
 
 
 def _gradient_cost(op: Operation) -> float:

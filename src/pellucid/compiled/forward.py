@@ -196,9 +196,8 @@ class Forward(Lowering):
             "bias": self.vector(op.layer, "bias"),
             "relu": int(op.relu),
         }
-        kernel = (
-            correlate.dense_rows(min(y.channels, cpu()[0]), cpu()[0]) if by_output else self.dense_kernel(y.channels)
-        )
+        lanes = lanes_for(matrix.columns)  # so that a vector holds nothing of another row
+        kernel = correlate.dense_rows(min(y.channels, lanes), lanes) if by_output else self.dense_kernel(y.channels)
         self.emit(op.title, kernel, operands)
 
     def dense_kernel(self, channels: int) -> Kernel:

@@ -290,7 +290,7 @@ class Lowering:
 
     def copy(self, matrix: Matrix) -> int:
         """Return where a matrix's transposed copy begins, which is made from now on."""
-        if not any(i.title == "transpose" for i in matrix.remade):
+        if not any(i.operands.get("copy") == matrix.copy for i in matrix.remade):
             matrix.remade.insert(0, self._transpose(matrix, matrix.start, matrix.copy, matrix.taps, matrix.order))
         return matrix.copy
 

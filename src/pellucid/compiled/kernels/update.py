@@ -233,18 +233,18 @@ def rank_one(lanes: int) -> Kernel:
     L = lanes
 
     @inline
-    def step(w, width, a, b, rate, decay):
-        """Step a vector of each of four rows from w on, whose gradients are a[r] b."""
+    def step(w, width, a, b, rate, decay, count):
+        """Step a vector of each of four rows from w on, whose gradients are a[r] b; count numbers of each."""
         old = load(4, 1, L, w, width)
         g = add(spread(zeros(4, L), 4, a, 1, b), multiply(decay, old))
-        store(subtract(old, multiply(rate, g)), 4, w, width)
+        store_part(subtract(old, multiply(rate, g)), 4, w, width, count)
 
     @inline
-    def step_one(w, a, b, rate, decay):
-        """Step the vector at w, whose gradient is a b."""
+    def step_one(w, a, b, rate, decay, count):
+        """Step count numbers of the vector at w, whose gradient is a b."""
         old = load(1, 1, L, w, 0)
         g = add(spread(zeros(1, L), 1, a, 0, b), multiply(decay, old))
-        store(subtract(old, multiply(rate, g)), 1, w, 0)
+        store_part(subtract(old, multiply(rate, g)), 1, w, 0, count)
 
     def body(op, work):
         op, work = carray(op, 1)[0], carray(work, 1)[0]
@@ -253,12 +253,13 @@ def rank_one(lanes: int) -> Kernel:
         width, outputs, left = op.width, op.outputs, op.outputs % 4
         x, dy = at(floats(work.frames), op.x), at(floats(work.frames), op.dy)
         for k in range(0, op.inputs, L):
-            numbers = load_part(1, 1, L, at(x, k), 0, op.inputs - k)  # what fills up a row stays 0
+            count = op.inputs - k  # what fills up a row stays 0, even where a gradient is infinite
+            numbers = load_part(1, 1, L, at(x, k), 0, count)
             w = at(floats(work.weights), op.weights + k)
             for n in range(0, outputs - left, 4):
-                step(at(w, n * width), width, at(dy, n), numbers, rates, decays)
+                step(at(w, n * width), width, at(dy, n), numbers, rates, decays, count)
             for n in range(outputs - left, outputs):
-                step_one(at(w, n * width), at(dy, n), numbers, rate, decay)
+                step_one(at(w, n * width), at(dy, n), numbers, rate, decay, count)
         if op.bias >= 0:
             b = at(floats(work.weights), op.bias)
             for n in range(0, outputs, L):
