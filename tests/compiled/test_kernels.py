@@ -144,8 +144,8 @@ def test_every_kernel_has_a_case():
 # Correlations
 
 
-@case((3, 2, 4, 0, 0), (5, 1, 8, 1, 1), (1, 1, 16, 0, 1))
-def correlate_case(P, V, L, relu, from_copies):
+@case((1, 3, 2, 4, 0, 0), (1, 5, 1, 8, 1, 1), (1, 1, 1, 16, 0, 1), (2, 3, 1, 8, 1, 0), (3, 5, 1, 4, 0, 1))
+def correlate_case(R, P, V, L, relu, from_copies):
     channels, C, rows, columns, width, x_columns = 11, 2, 3, 5, 16, 11
     op = correlate.CORRELATE.make(
         x=7, y=150, x_down=x_columns * C, x_right=2 * C, y_down=columns * channels + 5, y_right=channels, rows=rows,
@@ -158,7 +158,7 @@ def correlate_case(P, V, L, relu, from_copies):
         "copies": randn(400, seed=3),
         "tables": np.array([-1, -1, 0, x_columns * C, -1], dtype=np.int32),
     }
-    return Case(correlate.correlate(P, V, L), op, arrays, slow_correlate, {"first": 1})
+    return Case(correlate.correlate(R, P, V, L), op, arrays, slow_correlate, {"first": 1})
 
 
 def slow_correlate(op, work, m):
@@ -582,8 +582,8 @@ def mean_pool_case(L, name):
 CHANNELS, C, KERNEL, X = 6, 2, 3, 7
 
 
-@case((3, 1, 4, 8), (5, 2, 4, 4), (1, 1, 16, 16))
-def correlate_pool_case(P, V, L, pool_lanes):
+@case((1, 3, 1, 4, 8), (1, 5, 2, 4, 4), (1, 1, 1, 16, 16), (2, 5, 1, 8, 8))
+def correlate_pool_case(R, P, V, L, pool_lanes):
     pooling, tables = pool_operands(CHANNELS, MAP * CHANNELS, CHANNELS, relu=1, x=0)
     taps = np.array([a * X * C for a in range(KERNEL)], dtype=np.int32)
     conv = correlate.CORRELATE.make(
@@ -610,7 +610,7 @@ def correlate_pool_case(P, V, L, pool_lanes):
             y = pool_maps(m.frames[image], pool_op)[1]
             slow_max_pool(pool_op, x, y, places_of(m.frames[image], pool_op, wide=False))
 
-    kernel = pooled.correlate_pool(P, V, L, pool_lanes)
+    kernel = pooled.correlate_pool(R, P, V, L, pool_lanes)
     return Case(kernel, op, arrays, slow, free=("scratch",), others=[conv, pooling], places=300)
 
 
@@ -1099,12 +1099,12 @@ def cross_entropy_case(labels, smoothing):
             m.frames[image, 20 : 20 + classes] = (p * q.sum() - q) / 7
             m.hits[image] = labels and x.argmax() == target
 
-    arrays = loss_arrays(targets)
+    arrays = loss_arrays(targets) | {"scratch": np.full(classes, np.nan)}
     arrays["targets"] = targets
     for image, sample in enumerate((3, 4, 1)):
         if labels and image:  # two of three are right
             arrays["frames"][image, 3 + targets[sample]] = 4
-    return Case(losses.cross_entropy(), op, arrays, slow, {"sample": 2, "divisor": 7.0})
+    return Case(losses.cross_entropy(), op, arrays, slow, {"sample": 2, "divisor": 7.0}, free=("scratch",))
 
 
 @case(("mse",), ("bce",))

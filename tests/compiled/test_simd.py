@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -41,11 +42,13 @@ from pellucid.compiled.simd import (
     multiply,
     multiply_add,
     outer,
+    outer_block,
     relu,
     repeat,
     spread,
     square_root,
     store,
+    store_block,
     store_bytes,
     store_part,
     subtract,
@@ -62,7 +65,7 @@ SHAPES = [(1, 1, 4), (3, 2, 4), (1, 2, 8), (5, 1, 8), (1, 1, 16), (2, 3, 16), (1
 
 SIZE = 2048
 FLOATS_FROM = 1200  # where only bytes come before
-FUSED = {"multiply_add", "outer", "add_products", "add_rows", "add_scaled", "spread"}
+FUSED = {"multiply_add", "outer", "outer_block", "add_products", "add_rows", "add_scaled", "spread"}
 OF_BYTES = {"lanes_equal", "where_byte"}
 
 CALLS: list[tuple[int, int]] = []
@@ -195,6 +198,26 @@ def of_outer(R, V, L):
     def case(x, y, n):
         t = load(P, 1, L, floats(x), L)
         store(outer(t, R, at(floats(x), 400), n, at(floats(x), 600)), P, floats(y), L)
+
+    return case
+
+
+def of_outer_block(R, V, L):
+    P = R * V
+    A, B = (2, R // 2) if R % 2 == 0 else (R, 1)
+
+    def case(x, y, n):
+        t = load(P, 1, L, floats(x), L)
+        store(outer_block(t, A, B, at(floats(x), 400), n, 3, at(floats(x), 600)), P, floats(y), L)
+
+    return case
+
+
+def of_store_block(R, V, L):
+    P, VL, right = 2 * R, V * L, V * L + 3
+
+    def case(x, y, n):
+        store_block(load(P, V, L, floats(x), VL), 2, R, floats(y), 900, right, n)
 
     return case
 
@@ -368,11 +391,13 @@ CASES = {
     "load_part": (of_load_part, SHAPES),
     "store": (of_store, SHAPES),
     "store_part": (of_store_part, SHAPES),
+    "store_block": (of_store_block, [s for s in SHAPES if math.prod(s) < 200]),
     "repeat": (of_repeat, SHAPES),
     "vector": (of_vector, SHAPES),
     "store_bytes": (of_store_bytes, SHAPES),
     "lanes_equal": (of_lanes_equal, LANES),
     "outer": (of_outer, SHAPES),
+    "outer_block": (of_outer_block, SHAPES),
     "add_products": (of_add_products, SHAPES),
     "spread": (of_spread, SHAPES),
     "add_rows": (of_add_rows, SHAPES),

@@ -50,6 +50,19 @@ def test_window_tiles(cpu):
             assert p * v + v + 1 < cpu[1], "sums, weights and a number of x, one register to spare"
 
 
+def test_map_tiles(cpu):
+    for channels in CHANNELS:
+        for rows, columns in ((1, 1), (3, 3), (2, 5), (7, 7), (14, 14), (32, 3)):
+            for terms in (9, 200, 5000):
+                r, p, v, lanes = tiles.map_tile.__wrapped__(rows, columns, terms, channels)
+                assert lanes == tiles.lanes_for(channels)
+                assert 1 <= r <= rows
+                assert 1 <= p <= columns
+                assert r == 1 or p == columns, "a block is of whole rows"
+                assert r * p * v + v + 1 < cpu[1]
+    assert tiles.map_tile.__wrapped__(3, 3, 576, 64)[0] > 1, "short rows go together"
+
+
 def test_wide_maps_keep_the_multipliers_busy(cpu):
     """Eight sums in flight hide the latency of a multiplication."""
     for channels in CHANNELS:

@@ -11,7 +11,10 @@ from numba.core.registry import cpu_target
 _LATENCY, _PER_CYCLE = 4, 2
 
 # Cycles of bringing 4x4 vectors of numbers into the form that Winograd's algorithm multiplies, or back.
-_MOVED = 40
+_MOVED = 30
+
+# Numbers that a tile reads at once: each has an address, and addresses have registers too.
+_PLACES = 16
 
 # Bytes that stay in the first cache while others pass through.
 _NEAR = 40_000
@@ -70,7 +73,7 @@ def map_tile(rows: int, columns: int, terms: int, channels: int) -> tuple[int, i
     choices = [(_tiles_cycles(rows, columns, terms, channels, (1, p, v)), 1, p, v)]
     for v in (1, 2, 4):
         for r in range(2, rows + 1):
-            if v <= max(vectors, 1) and r * columns * v + v + 1 <= registers - 1:
+            if v <= max(vectors, 1) and r * columns <= _PLACES and r * columns * v + v + 1 <= registers - 1:
                 choices.append((_tiles_cycles(rows, columns, terms, channels, (r, columns, v)), r, columns, v))
     _, r, p, v = min(choices)
     return r, p, v, lanes
@@ -92,7 +95,7 @@ def window_tile(columns: int, channels: int) -> tuple[int, int, int]:
     vectors = -(-channels // lanes)
     choices = []
     for v in (1, 2, 4):
-        for p in range(1, columns + 1):
+        for p in range(1, min(columns, _PLACES) + 1):
             if v <= max(vectors, 1) and p * v + v + 1 <= registers - 1:
                 tiles = -(-columns // p) * -(-vectors // v)
                 choices.append((tiles * (_cycles(p, v) + 0.5), -p, v))
@@ -140,10 +143,10 @@ def winograd_tile(rows: int, columns: int, inner: int, channels: int) -> tuple[i
             weights = 16 * inner * v * lanes
             near = 4 * (16 * block * (inner + v * lanes) + weights) < _NEAR
             read = 16 * inner * vectors  # the filters, from the second cache
-            cost = parts * (block * moved * (1 if near else 1.5) + multiplied + read)
+            cost = parts * (block * moved * (1 if near else 2) + multiplied + read)
             choices.append((cost, block, p, v, lanes, inner_lanes))
     cost, *best = min(choices)
-    return tuple(best) if cost < 0.9 * _usual(rows, columns, 9 * inner, channels) else (0,)
+    return tuple(best) if cost < _usual(rows, columns, 9 * inner, channels) else (0,)
 
 
 def _usual(rows: int, columns: int, terms: int, channels: int) -> float:
