@@ -211,7 +211,7 @@ def test_a_checkpoint_is_read_as_strictly_as_a_model(fit, stripes, net, stopped)
         with pytest.raises(FileError, match=r"last\.ckpt"):
             fit(net(), stripes, stopped, resume=True)
     shutil.copy(stopped / "model.safetensors", path)
-    with pytest.raises(FileError, match="is not a checkpoint of this version"):
+    with pytest.raises(FileError, match="is not a checkpoint file, but 'model'"):
         fit(net(), stripes, stopped, resume=True)
 
 

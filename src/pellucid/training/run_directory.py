@@ -13,7 +13,8 @@ from pellucid._types import Array
 from pellucid.data.dataset import Dataset, Splits
 from pellucid.errors import FileError, OptionError
 from pellucid.files import read_bytes, write_atomic
-from pellucid.interop.model_file import FORMAT, pack, read_whole, unpack
+from pellucid.interop import sealed
+from pellucid.interop.model_file import FORMAT
 from pellucid.model import Model
 from pellucid.training.history import History
 
@@ -91,7 +92,7 @@ class RunDirectory:
             settings: What a resume must agree with.
         """
         document = {"format": FORMAT, "kind": "checkpoint", "settings": settings, "training": facts}
-        write_atomic(self.path / "last.ckpt", pack(arrays, document))
+        write_atomic(self.path / "last.ckpt", sealed.pack(arrays, document))
 
     @property
     def has_results(self) -> bool:
@@ -109,20 +110,10 @@ class RunDirectory:
         Raises:
             FileError: Where it cannot be read, or is damaged.
         """
-        path = self.path / "last.ckpt"
-        arrays, document = unpack(read_whole(path), str(path))
-        if document.get("kind") != "checkpoint" or document.get("format") != FORMAT:
-            raise FileError(f"{path} is not a checkpoint of this version")
-        from pydantic import ValidationError
-
         from pellucid.interop.schema import Checkpoint
 
-        try:
-            Checkpoint.model_validate(document)
-        except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise FileError(f"{path} is not a checkpoint of this version: {place} is wrong") from None
-        return arrays, document["training"], document["settings"]
+        arrays, document = sealed.read(self.path / "last.ckpt", "checkpoint", FORMAT, Checkpoint)
+        return arrays, document.training.model_dump(mode="json"), document.settings
 
     def write_history(self, history: History) -> None:
         """Write history.jsonl, a line for each epoch.
