@@ -15,7 +15,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # __main__.py may import all.
 ORDER = [
     {"_repr", "_types", "errors"},
-    {"files", "shapes"},
+    {"canonical", "files", "shapes"},
     {"random"},
     {"data", "functional"},
     {"metrics", "optim", "schedules"},

@@ -418,7 +418,9 @@ def test_pack_refuses_numbers_that_json_does_not_know():
         pack({}, {"a": float("nan")})
 
 
-def test_the_header_has_a_limit(content, monkeypatch):
-    monkeypatch.setattr(sealed, "_HEADER_LIMIT", 100)
-    with pytest.raises(FileError, match="cut off"):
-        unpack(content, "m")
+def test_the_header_has_a_limit(content, tmp_path, monkeypatch):
+    monkeypatch.setitem(sealed.HEADER_LIMITS, "model", 100)
+    refuse(tmp_path / "m", content, "cut off")
+    with pytest.raises(FileError, match=r"cannot save .*: names, shapes and facts take \d+ bytes, a file can hold 100"):
+        model().save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

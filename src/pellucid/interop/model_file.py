@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid._types import Array
+from pellucid._types import Array, Shape
 from pellucid.errors import FileError, PellucidError, one_line
 from pellucid.files import write_atomic
 from pellucid.interop import sealed
 from pellucid.nn import Network
+from pellucid.nn.layer import blank
 from pellucid.nn.spec import from_spec, to_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = 1
+_LARGEST_MAPS = 1 << 30
+"""Numbers that an image may become on its way through the network: 4 GB as float32."""
 
 
 def weights_digest(network: Network) -> str:
@@ -44,7 +47,7 @@ def unique_state(network: Network) -> dict[str, Array]:
     Args:
         network: Built.
     """
-    names = {**network.named_parameters(), **network.named_buffers()}
+    names = network.state_layout()
     return {name: array for name, array in network.state_dict().items() if name in names}
 
 
@@ -83,7 +86,12 @@ def write(network: Network, facts: Mapping[str, Any], path: str | Path) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FileError(f"cannot save {path}: {name} holds NaN or infinity")
-    write_atomic(path, sealed.pack(arrays, {"format": FORMAT, "kind": "model", "network": to_spec(network), **facts}))
+    document = {"format": FORMAT, "kind": "model", "network": to_spec(network), **facts}
+    try:
+        content = sealed.pack(arrays, document)
+    except FileError as error:
+        raise FileError(f"cannot save {path}: {error}") from error
+    write_atomic(path, content)
 
 
 def read(path: Path) -> Content:
@@ -100,15 +108,19 @@ def read(path: Path) -> Content:
     arrays, document = sealed.read(path, "model", FORMAT, Document)
     try:
         _check_sizes(document.network, sum(array.size for array in arrays.values()))
-        network = from_spec(document.network)
-        if not isinstance(network, Network):
-            raise FileError("the network is a single layer")
-        dtype = "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
-        network.build(document.input.shape, dtype=dtype)
-        sealed.check_arrays(arrays, {name: (a.dtype, a.shape) for name, a in unique_state(network).items()})
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise FileError(f"tensor {name} holds NaN or infinity")
+            if name.endswith("running_var") and (array < 0).any():
+                raise FileError(f"tensor {name} holds negative variances")
+        with blank():
+            network = from_spec(document.network)
+            if not isinstance(network, Network):
+                raise FileError("the network is a single layer")
+            dtype = "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
+            network.build(document.input.shape, dtype=dtype)
+        _check_maps(network, document.input.shape)
+        sealed.check_arrays(arrays, network.state_layout())
         network.load_state_dict(arrays, strict=False)
     except PellucidError as error:
         raise FileError(f"{path}: {one_line(error)}") from error
@@ -139,3 +151,15 @@ def _check_sizes(spec: dict[str, Any], held: int) -> None:
             total += abs(math.prod(n for n in sizes if isinstance(n, int)))
         if total > held:
             raise FileError(f"{name} has more parameters than the file holds")
+
+
+def _check_maps(network: Network, shape: Shape) -> None:
+    """Refuse a network that would take any memory for a single image, as a padding of thousands of zeros does."""
+    total = 0
+    for path, layer, before, after in network.trace(shape):
+        padding = getattr(layer, "padding", 0)
+        if isinstance(padding, tuple):
+            before = (before[0], *(n + 2 * p for n, p in zip(before[1:], padding, strict=True)))
+        total += math.prod(before) + math.prod(after)
+        if total > _LARGEST_MAPS:
+            raise FileError(f"layer {path} ({type(layer).__name__}) is too large: its maps do not fit into memory")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from pellucid import canonical
 from pellucid._types import Array, Shape
 from pellucid.errors import FileError, one_line
 from pellucid.shapes import LARGEST
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 Document = TypeVar("Document", bound="BaseModel")
 
 STANDARD_NAMES = {"model": "model.safetensors", "checkpoint": "last.ckpt"}
+# Bytes that a header may have: as objects it takes up to fifty times as much. A checkpoint's holds the history.
+HEADER_LIMITS = {"model": 1 << 20, "checkpoint": 16 << 20}
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
 _ZEROS = "0" * 64
 _MARK = b'\\"sha256\\":\\"'
-_HEADER_LIMIT = 16 << 20
 _AXES = 8
 
 
@@ -42,6 +43,9 @@ def pack(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> bytes:
         arrays: float32, float64 or int64, by name.
         facts: Plain data.
 
+    Raises:
+        FileError: Where the header gets larger than may be read.
+
     >>> content = pack({"w": np.zeros(2, dtype=np.float32)}, {"kind": "example"})
     >>> unpack(content, "memory")[1]
     {'kind': 'example'}
@@ -49,8 +53,11 @@ def pack(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save as to_bytes
 
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = to_bytes(ordered, metadata={"pellucid": canonical({**facts, "sha256": _ZEROS})})
-    start = 8 + _digest_place(content[8 : 8 + int.from_bytes(content[:8], "little")], "this file")
+    content = to_bytes(ordered, metadata={"pellucid": canonical.dumps({**facts, "sha256": _ZEROS})})
+    length, limit = int.from_bytes(content[:8], "little"), _limit(facts.get("kind"))
+    if length > limit:
+        raise FileError(f"names, shapes and facts take {length} bytes, a file can hold {limit} of them")
+    start = 8 + _digest_place(content[8 : 8 + length], "this file")
     digest = hashlib.sha256(content).hexdigest()
     return content[:start] + digest.encode() + content[start + 64 :]
 
@@ -73,10 +80,11 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
     from pydantic import ValidationError
 
     try:
-        if path.exists() and not path.is_file():
-            raise FileError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
+        if not path.is_file():
+            what = "it is a folder" if path.is_dir() else "it is not a regular file"
+            raise FileError(f"cannot read {path}: {what if path.exists() else 'No such file or directory'}")
         with path.open("rb") as stream:
-            arrays, facts = _read(stream, os.fstat(stream.fileno()).st_size, str(path))
+            arrays, facts = _read(stream, os.fstat(stream.fileno()).st_size, str(path), _limit(kind))
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
     if facts.get("kind") != kind:
@@ -86,7 +94,7 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
     if type(found) is not int or found != version:
         raise FileError(f"{path} has format {found!r:.20}, this version reads {version}; install a newer pellucid")
     try:
-        return arrays, schema.model_validate_json(canonical(facts), strict=True)
+        return arrays, schema.model_validate_json(canonical.dumps(facts), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "metadata"
@@ -103,7 +111,7 @@ def unpack(content: bytes, name: str) -> tuple[dict[str, Array], dict[str, Any]]
     Raises:
         FileError: Where a single bit is not as it was written.
     """
-    return _read(io.BytesIO(content), len(content), name)
+    return _read(io.BytesIO(content), len(content), name, _limit(None))
 
 
 def check_arrays(arrays: Mapping[str, Array], wanted: Mapping[str, tuple[np.dtype[Any], Shape]]) -> None:
@@ -127,20 +135,15 @@ def check_arrays(arrays: Mapping[str, Array], wanted: Mapping[str, tuple[np.dtyp
             raise FileError(f"tensor {name} should be {dtype} {shape}, is {array.dtype} {array.shape}")
 
 
-def canonical(document: object) -> str:
-    """Return plain data as the one JSON text that stands for it.
-
-    >>> canonical({"b": 1, "a": [0.5, None]})
-    '{"a":[0.5,null],"b":1}'
-    """
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+def _limit(kind: object) -> int:
+    return HEADER_LIMITS.get(str(kind), max(HEADER_LIMITS.values()))
 
 
-def _read(stream: IO[bytes], size: int, name: str) -> tuple[dict[str, Array], dict[str, Any]]:
+def _read(stream: IO[bytes], size: int, name: str, limit: int) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a stream of that many bytes; the header accounts for all of them before the tensors are read."""
     lead = stream.read(8)
     length = int.from_bytes(lead, "little")
-    header = stream.read(length) if length <= min(size - 8, _HEADER_LIMIT) else b""
+    header = stream.read(length) if length <= min(size - 8, limit) else b""
     if size < 16 or len(header) < length or not header.startswith(b"{"):
         raise FileError(f"{name} is not a pellucid file (safetensors expected), or it is cut off")
     table, facts = _parse(header, name)
@@ -162,13 +165,13 @@ def _read(stream: IO[bytes], size: int, name: str) -> tuple[dict[str, Array], di
 def _parse(header: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the table of tensors and the facts."""
     try:
-        table = _loads(header)
+        table = canonical.loads(header)
         metadata = table.pop("__metadata__")
         text = metadata["pellucid"]
-        facts = _loads(text)
-        if len(metadata) > 1 or not isinstance(facts["sha256"], str) or canonical(facts) != text:
+        facts = canonical.loads(text)
+        if len(metadata) > 1 or not isinstance(facts["sha256"], str) or canonical.dumps(facts) != text:
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise FileError(f"{name} is a safetensors file, but not one that pellucid wrote, or it is damaged") from None
     return table, facts
 
@@ -200,25 +203,3 @@ def _digest_place(header: bytes, name: str) -> int:
     if header.count(_MARK) != 1:
         raise FileError(f"{name} is not a file that pellucid wrote: it has no digest, or several")
     return header.index(_MARK) + len(_MARK)
-
-
-def _loads(text: bytes | str) -> Any:
-    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse, parse_int=_integer)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        raise ValueError("a key stands twice")
-    return document
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number in JSON")
-
-
-def _integer(digits: str) -> int:
-    """Return an integer that fits 64 bits: arithmetic with longer ones takes any time, and printing them fails."""
-    if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
-        raise ValueError("an integer has more than 64 bits")
-    return int(digits)
