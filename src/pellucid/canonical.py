@@ -22,7 +22,7 @@ def loads(text: bytes | str) -> Any:
     """Return what a JSON text holds.
 
     Args:
-        text: Spaces and the order of keys are free.
+        text: UTF-8 if bytes; spaces and the order of keys are free.
 
     Raises:
         ValueError: For what is no JSON, a key that stands twice, NaN, infinity, an integer beyond 64 bits, or
@@ -32,7 +32,8 @@ def loads(text: bytes | str) -> Any:
     {'a': [1, 2]}
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        content = text if isinstance(text, str) else text.decode()  # json would take UTF-16 too
+        return json.loads(content, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
