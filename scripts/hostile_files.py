@@ -1,4 +1,4 @@
-"""Print, as Markdown, how hostile files end: model files, data sets, flipped bits. Ends with an error if one gets in."""
+"""Print, as Markdown, how hostile files end: model files, data sets, flipped bits; an error where one gets in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def watched(optimize: bool) -> dict[str, dict[str, str] | list[str] | bool]:
         optimize: With python -O.
     """
     with TemporaryDirectory() as folder:
-        (Path(folder) / "files").mkdir()
+        files = Path(folder) / "files"
+        files.mkdir()
         paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
         canary = {"PYTHONPATH": os.pathsep.join(paths), "PELLUCID_CANARY": str(Path(folder) / "canary")}
         command = [
             sys.executable,
             *(["-O"] if optimize else []),
             str(TESTS / "watched.py"),
-            str(Path(folder) / "files"),
+            str(files),
         ]
         done = subprocess.run(command, env={**os.environ, **canary}, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
@@ -59,7 +60,7 @@ def flips() -> tuple[int, int]:
 
 def page() -> tuple[str, list[str]]:
     """Return the table, and what went wrong."""
-    rows, wrong = [], []
+    rows, wrong, events = [], [], 0
     for optimize in (False, True):
         result = watched(optimize)
         outcomes = result["outcomes"]
@@ -71,14 +72,14 @@ def page() -> tuple[str, list[str]]:
             name = f"hostile {kind}{', under `python -O`' if optimize else ''}"
             rows.append(f"| {name} | {len(ends)} | {refused} | {silent} | {traces} |")
             wrong += [f"{name}: {end}" for name, end in ends.items() if end != "refused"]
-        wrong += [f"event: {event}" for event in result["events"]]
-        wrong += ["code ran"] * bool(result["code_ran"])
+        events += len(result["events"]) + result["code_ran"]
+        wrong += [*result["events"], *(["code ran"] if result["code_ran"] else [])]
     tried, noticed = flips()
     rows.append(f"| model file with one flipped bit | {tried} | {noticed} | {tried - noticed} | 0 |")
     wrong += [f"{tried - noticed} flipped bits were not noticed"] * (noticed < tried)
     head = "| | tried | refused by name | loaded silently | tracebacks |\n|---|---|---|---|---|"
-    events = "Code that ran, imports, processes, other files opened: "
-    return "\n".join([head, *rows, "", events + (f"{len(wrong)}." if wrong else "none.")]), wrong
+    last = f"Code that ran, imports, processes, other files opened: {events or 'none'}."
+    return "\n".join([head, *rows, "", last]), wrong
 
 
 def main() -> None:

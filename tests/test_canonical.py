@@ -16,7 +16,7 @@ BAD = {
     "2^63": (f"[{2**63}]", "an integer has more than 64 bits"),
     "5 000 digits": ("-" + "9" * 5000, "an integer has more than 64 bits"),
     "deep": ("[" * 100_000, "it is nested too deep"),
-    "UTF-16": ('{"a": 1}'.encode("utf-16-le"), ""),
+    "UTF-16": ('{"a": 1}'.encode("utf-16-le"), "property name"),
     "Latin-1": (b'"\xe9"', "can't decode"),
 }
 

@@ -13,7 +13,7 @@ PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 PROMISES = re.findall(r"^\| (.+) \| (`tests/.+`) \|$", PAGE, re.MULTILINE)
 
 
-def tests_of(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
@@ -24,7 +24,7 @@ def test_each_promise_names_tests_that_are_there():
     for promise, named in PROMISES:
         for test in named.split(", "):
             path, name = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", test).groups()
-            assert name in tests_of(ROOT / path), f"{promise}: there is no {test}"
+            assert name in functions_in(ROOT / path), f"{promise}: there is no {test}"
 
 
 def test_the_counts_are_right():

@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -101,13 +102,12 @@ def change_json(data: bytes, random: Random) -> bytes:
         if kind == 0:
             del node[key]
         elif kind == 1 and isinstance(node, dict):
-            node[random.choice(("layer", "same_as", "padding", "x", ""))] = random.choice(_VALUES)
+            node[random.choice(("layer", "same_as", "padding", "x", ""))] = deepcopy(random.choice(_VALUES))
         elif kind == 2:
             other, place = random.choice(places)
-            node[key] = other.get(place) if isinstance(other, dict) else other[place : place + 1]
+            node[key] = deepcopy(other[place])
         else:
-            node[key] = random.choice(_VALUES)
-        document = json.loads(json.dumps(document))  # else a value of the table could get to contain itself
+            node[key] = deepcopy(random.choice(_VALUES))
     return json.dumps(document).encode("utf-8", "surrogatepass")
 
 
