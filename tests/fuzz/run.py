@@ -32,7 +32,7 @@ def search(name: str, seconds: float, seed: int) -> int:
             data = target.mutate(random.choice(kept), random)
             try:
                 taken = attempt(name, data, Path(folder)) == "taken"
-            except BaseException:
+            except Exception:
                 Path(f"crash-{name.replace(' ', '-')}").write_bytes(data)
                 raise
             if taken and len(kept) < 200:
@@ -72,31 +72,30 @@ def lead(name: str, seconds: float, seed: int) -> None:
 
 def main() -> None:
     """Fuzz each target, atheris in a process of its own."""
-    from fuzz.targets import TARGETS
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="all if none is named")
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--led", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    warnings.simplefilter("error")
+    if asked.led:  # before anything of pellucid is imported, so that atheris sees it
+        lead(asked.targets[0], asked.seconds, asked.seed)
+    from fuzz.targets import TARGETS
+
     if unknown := set(asked.targets) - set(TARGETS):
         parser.error(f"unknown target {sorted(unknown)[0]}; known: {', '.join(TARGETS)}")
-    warnings.simplefilter("error")
-    if asked.led:
-        lead(asked.targets[0], asked.seconds, asked.seed)
     failed = []
     for name in asked.targets or TARGETS:
-        times = ["--seconds", str(asked.seconds), "--seed", str(asked.seed)]
-        if find_spec("atheris"):
-            if subprocess.run([sys.executable, __file__, "--led", *times, name], check=False).returncode:
-                failed.append(name)
-            continue
         try:
-            tried = search(name, asked.seconds, asked.seed)
-            sys.stdout.write(f"{name}: {tried} inputs, nothing found\n")
-            sys.stdout.flush()
-        except BaseException:
+            if find_spec("atheris"):
+                times = ["--seconds", str(asked.seconds), "--seed", str(asked.seed)]
+                subprocess.run([sys.executable, __file__, "--led", *times, name], check=True)
+            else:
+                tried = search(name, asked.seconds, asked.seed)
+                sys.stdout.write(f"{name}: {tried} inputs, nothing found\n")
+                sys.stdout.flush()
+        except Exception:
             traceback.print_exc()
             failed.append(name)
     if failed:
