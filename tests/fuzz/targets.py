@@ -60,7 +60,22 @@ def attempt(name: str, data: bytes, folder: Path) -> str:
 _BYTES = (b"\0", b"\xff", b"\x7f", bytes(4), b"\xff" * 4, b"\x80\0\0\0", b"1", b"-", b"9" * 40, b"[", b"{", b'"')
 _VALUES = (None, True, False, 0, 1, -1, 3, 2**31, 2**53, 2**63 - 1, 10**12, 0.5, -0.0, 1e-320, 1e308, "", "x", "same")
 _VALUES += ("\ud800", "a\nb", "__class__", [], {}, [[]], [1, 2, 3], [0, 0], {"layer": "ReLU"}, {"same_as": "0"})
-_SETTINGS = ('"x"', '""', '"\\u0000"', "-1", "0", "9" * 30, "1e400", "nan", "inf", "true", "[1]", "{a=1}", "07:32:00")
+_SETTINGS = (
+    '"x"',
+    '""',
+    '"\\u0000"',
+    "-1",
+    "0",
+    "9" * 30,
+    "9" * 4000,
+    "1e400",
+    "nan",
+    "inf",
+    "true",
+    "[1]",
+    "{a=1}",
+    "07:32:00",
+)
 
 
 def change_bytes(data: bytes, random: Random) -> bytes:
