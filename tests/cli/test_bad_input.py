@@ -358,5 +358,15 @@ def test_a_wrong_shape_of_the_command_line_ends_with_2(cli, name):
     assert "Usage: pellucid" in plain
 
 
+def test_too_little_memory_is_one_line(cli, trained, monkeypatch):
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("pellucid.load", full)
+    code, out, err = cli("summary", trained)
+    assert (code, out) == (1, "")
+    assert err == "error: there is not enough memory; use a smaller network, smaller images or a smaller batch\n"
+
+
 def test_there_are_many_kinds():
     assert len(CASES) + len(USAGE) >= 80

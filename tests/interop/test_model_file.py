@@ -297,6 +297,14 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(2), input_shape=(1, 2, 2))
+    m = Model(net, InputSpec((1, 2, 2), (0, 1e300), (0.0,), (1.0,)), ("a", "b"))
+    with pytest.raises(FileError, match=r"cannot save .*: input: .*value_range must rise"):
+        m.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
 class Own(nn.ReLU):
     pass
 

@@ -79,14 +79,17 @@ def write(network: Network, facts: Mapping[str, Any], path: str | Path) -> None:
         path: Where to.
 
     Raises:
-        FileError: Where it cannot be written, or the network holds NaN or infinity.
+        FileError: Where it cannot be written, or holds what no file may, such as NaN.
         OptionError: For a network with layers of one's own.
     """
     arrays = unique_state(network)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FileError(f"cannot save {path}: {name} holds NaN or infinity")
+    from pellucid.interop.schema import Document
+
     document = {"format": FORMAT, "kind": "model", "network": to_spec(network), **facts}
+    sealed.validate(document, Document, f"cannot save {path}")
     try:
         content = sealed.pack(arrays, document)
     except FileError as error:

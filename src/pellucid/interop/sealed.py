@@ -77,8 +77,6 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
     """
-    from pydantic import ValidationError
-
     try:
         if not path.is_file():
             what = "it is a folder" if path.is_dir() else "it is not a regular file"
@@ -93,12 +91,28 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
     found = facts.get("format")
     if type(found) is not int or found != version:
         raise FileError(f"{path} has format {found!r:.20}, this version reads {version}; install a newer pellucid")
+    return arrays, validate(facts, schema, str(path))
+
+
+def validate(facts: Mapping[str, Any], schema: type[Document], name: str) -> Document:
+    """Return facts as their schema holds them; no type is changed into another.
+
+    Args:
+        facts: Plain data.
+        schema: What they must be.
+        name: What errors begin with.
+
+    Raises:
+        FileError: Names the first fact that is wrong.
+    """
+    from pydantic import ValidationError
+
     try:
-        return arrays, schema.model_validate_json(canonical.dumps(facts), strict=True)
+        return schema.model_validate_json(canonical.dumps(facts), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "metadata"
-        raise FileError(f"{path}: {one_line(place)}: {one_line(first['msg'])}") from None
+        raise FileError(f"{name}: {one_line(place)}: {one_line(first['msg'])}") from None
 
 
 def unpack(content: bytes, name: str) -> tuple[dict[str, Array], dict[str, Any]]:
