@@ -166,10 +166,19 @@ def facts_of(data: bytes) -> bytes:
     return canonical.dumps(sealed.unpack(data, "m")[1]).encode()
 
 
+def plain(data: bytes) -> dict[str, Any] | None:
+    """The facts that could be sealed, or None."""
+    try:
+        facts = canonical.loads(data)
+        text = canonical.dumps(facts)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) and "sha256" not in text else None
+
+
 def parse_facts(data: bytes, folder: Path) -> object:
     """A well sealed model whose facts are anything."""
-    facts = canonical.loads(data) if b"\\ud8" not in data else json.loads(data)
-    if not isinstance(facts, dict) or "sha256" in canonical.dumps(facts):
+    if (facts := plain(data)) is None:
         return None
     (folder / "m").write_bytes(sealed.pack(sealed.unpack(good_model(), "m")[0], facts))
     return pl.load(folder / "m")
@@ -190,8 +199,7 @@ def parse_checkpoint(data: bytes, folder: Path) -> object:
 
 
 def parse_checkpoint_facts(data: bytes, folder: Path) -> object:
-    facts = json.loads(data)
-    if not isinstance(facts, dict) or "sha256" in canonical.dumps(facts):
+    if (facts := plain(data)) is None:
         return None
     (folder / "last.ckpt").write_bytes(sealed.pack({"parameters": np.zeros(5, np.float32)}, facts))
     return RunDirectory(folder).read_checkpoint()
