@@ -162,7 +162,7 @@ def _check_maps(network: Network, shape: Shape) -> None:
     for path, layer, before, after in network.trace(shape):
         padding = getattr(layer, "padding", 0)
         if isinstance(padding, tuple):
-            before = (before[0], *(n + 2 * p for n, p in zip(before[1:], padding, strict=True)))
+            before = (before[0], *(n + 2 * p for n, p in zip(before[1:], padding, strict=False)))
         total += math.prod(before) + math.prod(after)
         if total > _LARGEST_MAPS:
             raise FileError(f"layer {path} ({type(layer).__name__}) is too large: its maps do not fit into memory")
