@@ -35,7 +35,8 @@ test: $(TEST_TOOLS)  ## run all tests; TORCH=1 adds those against PyTorch
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup
 	@$(if $(TORCH),:,echo "Not run: the parity tests against PyTorch. To add them: make test TORCH=1")
 
-fuzz: $(VENV)/.dev  ## thousands of new random networks: compiled engine against its definition
+fuzz: $(VENV)/.dev  ## each parser for FUZZ_SECONDS (60); new random networks, compiled engine against its definition
+	$(BIN)/python tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),60)
 	PELLUCID_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q tests/compiled/test_parity.py -k random_networks
 
 check: $(VENV)/.dev  ## format, lint, types, capabilities page

@@ -15,7 +15,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # __main__.py may import all.
 ORDER = [
     {"_repr", "_types", "errors"},
-    {"files", "shapes"},
+    {"canonical", "files", "shapes"},
     {"random"},
     {"data", "functional"},
     {"metrics", "optim", "schedules"},
@@ -95,6 +95,50 @@ def test_no_assert_and_no_print(path):
         if isinstance(node, ast.Assert) or (is_print and room(path) != "cli"):
             lines.append(node.lineno)
     assert not lines, f"{relative(path)} has assert or print in lines {lines}"
+
+
+# What could make a file run code. Exceptions: testing.py pickles the user's own layer to see whether a call changed
+# it; two files import this package's own modules by the names that stand in them.
+RUNS_CODE = re.compile(
+    r"(?:c?pickle|marshal|shelve|dill|cloudpickle|joblib|runpy|code|codeop|subprocess|yaml|imp|importlib\.machinery"
+    r"|eval|exec|compile|__import__|(?:importlib\.)?import_module|execfile|os\.(?:system|popen|exec\w*|spawn\w*|fork)"
+    r"|(?:np|numpy)\.(?:load|fromfile|memmap|lib\.format)|torch\.load|ast\.literal_eval|literal_eval)(?:\.\w+)*"
+)
+MAY_RUN_CODE = {
+    "testing.py": {"pickle", "pickle.dumps"},
+    "__init__.py": {"importlib.import_module"},
+    "cli/app.py": {"importlib.import_module"},
+    # The benchmark runs its own contestants, and reads what it has written for them.
+    "benchmark/contestants.py": {"subprocess", "subprocess.Popen"},
+    "benchmark/startup.py": {"subprocess", "subprocess.run"},
+    "benchmark/peers/worker.py": {"importlib.import_module", "np.load"},
+}
+
+
+def what_runs_code(module: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call):
+            names.add(ast.unparse(node.func))
+        names |= {str(k.value.value) for k in getattr(node, "keywords", ()) if k.arg == "allow_pickle"} - {"False"}
+    return {name for name in names if RUNS_CODE.fullmatch(name) or name == "True"}
+
+
+@pytest.mark.capability("H23")
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_nothing_could_run_what_a_file_says(path):
+    assert what_runs_code(tree(path)) <= MAY_RUN_CODE.get(relative(path), set())
+
+
+def test_what_runs_code_is_found():
+    lines = ["import pickle", "from pickle import loads", "eval(x)", "np.load(f)", "os.system(x)", "import_module(x)"]
+    lines += ["importlib.import_module(x)", "__import__(x)", "f(x, allow_pickle=True)", "from ast import literal_eval"]
+    assert all(what_runs_code(ast.parse(line)) for line in lines)
+    assert not what_runs_code(ast.parse("re.compile(x); f(allow_pickle=False); load(x); model.eval(); import json"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

@@ -52,6 +52,21 @@ class MissingDependencyError(PellucidError, ImportError):
     """An optional package that is not installed; the message holds the line that installs it."""
 
 
+def one_line(text: object, limit: int = 400) -> str:
+    """Return a text that a file may have made up as one short line: control characters are spelled out.
+
+    Args:
+        text: Anything.
+        limit: Longer ones are cut.
+
+    >>> one_line("a\\nb")
+    'a\\\\nb'
+    """
+    long = str(text)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in long[:limit])
+    return f"{shown}..." if len(long) > limit else shown
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> OptionError:
     """Return the error for a name that is not among the known ones, with the nearest of them.
 

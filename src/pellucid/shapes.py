@@ -21,6 +21,7 @@ Padding: TypeAlias = tuple[Pair, Pair]
 
 LARGEST = 1 << 31
 """No array may have more elements: it would take 8 GB as float32."""
+_LONGEST = 1 << 63
 
 PADDING_NAMES = ("valid", "same", "same_upper", "same_lower")
 
@@ -37,6 +38,8 @@ def integer(value: object, name: str, minimum: int = 1) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise OptionError(f"{name} must be a whole number, got {value!r}") from None
+    if not -_LONGEST < number < _LONGEST:
+        raise OptionError(f"{name} is too large: it must fit 64 bits")
     if number < minimum:
         raise OptionError(f"{name} must be at least {minimum}, got {number}")
     return number

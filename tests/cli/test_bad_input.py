@@ -187,11 +187,23 @@ TRAIN = {
         ["--config", text("s.toml", 'epochs = "3"')],
         "setting epochs: input should be a valid integer, got '3'",
     ),
+    "400 digits": (
+        ["--config", text("s.toml", "lr = " + "9" * 400)],
+        "setting lr: a whole number must fit 64 bits",
+    ),
     "no spec": (["--model", "gone.json"], "cannot read gone.json: No such file or directory"),
     "no JSON": (["--model", text("net.json", "{")], "net.json is not a network spec"),
     "spec of one layer": (
         ["--model", text("net.json", json.dumps(FLAT))],
         "net.json is a single layer; put it into a Sequential",
+    ),
+    "spec with a key twice": (
+        ["--model", text("net.json", '{"layer": "ReLU", "layer": "Tanh"}')],
+        "net.json is not a network spec: a key stands twice",
+    ),
+    "spec with a long integer": (
+        ["--model", text("net.json", '{"layer": "Linear", "in_features": ' + "9" * 99 + "}")],
+        "net.json is not a network spec: an integer has more than 64 bits",
     ),
     "unknown layer": (
         ["--model", spec(FLAT, {"layer": "Linar"})],
@@ -345,6 +357,16 @@ def test_a_wrong_shape_of_the_command_line_ends_with_2(cli, name):
     for word in says:
         assert word in plain
     assert "Usage: pellucid" in plain
+
+
+def test_too_little_memory_is_one_line(cli, trained, monkeypatch):
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("pellucid.load", full)
+    code, out, err = cli("summary", trained)
+    assert (code, out) == (1, "")
+    assert err == "error: there is not enough memory; use a smaller network, smaller images or a smaller batch\n"
 
 
 def test_there_are_many_kinds():

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from pellucid.interop.model_file import pack, unpack
+from pellucid.interop.sealed import pack, unpack
 from pellucid.training.progress import ProgressReport
 from survival import LAYERS, save_digits
 

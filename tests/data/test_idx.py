@@ -52,8 +52,8 @@ BAD = {
     "header cut": (GOOD[:9], "ends within its header; fetch it again"),
     "values cut": (GOOD[:-1], "declares 3x4 values, which take 12 bytes, but holds 11"),
     "too long": (GOOD + b"x", "declares 3x4 values, which take 12 bytes, but holds more"),
-    "product overflows": (b"\0\0\x08\x04" + struct.pack(">4I", 1 << 16, 1 << 16, 1 << 16, 1 << 16), "but holds 0"),
-    "too many axes": (b"\0\0\x08\xff" + struct.pack(">255I", *[1] * 255) + b"x", "which no array can have"),
+    "product overflows": (b"\0\0\x08\x04" + struct.pack(">4I", 1 << 16, 1 << 16, 1 << 16, 1 << 16), "but holds less"),
+    "too many axes": (b"\0\0\x08\xff" + struct.pack(">255I", *[1] * 255) + b"x", r"the number of axes \(1 to 8\)"),
 }
 
 
@@ -85,7 +85,7 @@ def test_neither_a_large_header_nor_a_bomb_takes_memory(tmp_path, sizes):
     path = write(tmp_path / "bomb", gzip.compress(head + bytes(40_000_000 if sizes == (12,) else 100)))
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=r"but holds (more|100);"):
+        with pytest.raises(DataError, match=r"but holds (more|less);"):
             read_idx(path)
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:

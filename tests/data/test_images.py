@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pellucid.data.images import UnreadableImage, open_image, printable, to_array
-from pellucid.errors import DataError
+from pellucid.errors import DataError, OptionError
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (5, 3, 3)).astype(np.uint8)
 # EXIF's own words: which visual side the first stored row and the first stored column are.
@@ -265,3 +265,20 @@ def test_the_given_image_is_left_as_it_is():
 
 def test_names_that_are_no_text_can_be_shown():
     assert printable(os.fsdecode(b"caf\xe9.png")) == "caf\ufffd.png"
+
+
+@pytest.mark.capability("H7")
+def test_the_pixel_limit_is_a_setting(monkeypatch):
+    monkeypatch.setenv("PELLUCID_MAX_PIXELS", "100")
+    assert open_image(Image.new("L", (10, 10))).size == (10, 10)
+    with pytest.raises(DataError, match="10x11 is more than 100 pixels; make it smaller, or set PELLUCID_MAX_PIXELS"):
+        open_image(Image.new("L", (11, 10)))
+    for wrong in ("0", "-1", "many", "1e6", "178956971", "9" * 5000):
+        monkeypatch.setenv("PELLUCID_MAX_PIXELS", wrong)
+        with pytest.raises(OptionError, match="PELLUCID_MAX_PIXELS must be a number of pixels from 1 to 178956970"):
+            open_image(Image.new("L", (1, 1)))
+
+
+def test_a_user_that_is_not_there_is_no_home(tmp_path):
+    with pytest.raises(DataError, match="there is no such file"):
+        open_image("~nobody-of-that-name/a.png")

@@ -56,7 +56,7 @@ BAD = [
     ({"images": IMAGES, "labels": LABELS, "value_range": [0, 9]}, "outside value_range"),
     ({"images": np.full((6, 4, 4), np.nan), "labels": LABELS}, "image 0 holds NaN"),
     ({"images": np.array([IMAGES[0], None], dtype=object), "labels": LABELS}, "Python objects, which could run code"),
-    ({"images": np.zeros(6, dtype=[("a", "u1")]), "labels": LABELS}, "images must be numbers"),
+    ({"images": np.zeros(6, dtype=[("a", "u1")]), "labels": LABELS}, "images is not a NumPy array of plain values"),
 ]
 
 

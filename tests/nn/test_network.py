@@ -12,6 +12,7 @@ import pytest
 from oracles import assert_near, randn
 from pellucid import nn
 from pellucid.errors import OptionError, ShapeError
+from pellucid.nn.layer import blank
 from pellucid.optim import SGD
 from pellucid.random import Stream
 from pellucid.testing import check_gradients
@@ -703,3 +704,24 @@ def test_printing():
     assert repr(net) == (
         "Sequential(\n  (0) Residual(\n    (body) Sequential(\n      (0) ReLU()\n    )\n  )\n  (1) Sequential()\n)"
     )
+
+
+def test_the_layout_of_the_state_is_that_of_its_arrays():
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 4), shared, nn.ReLU(), shared)
+    net.build((1, 4, 4), dtype="float64")
+    layout, state = net.state_layout(), net.state_dict()
+    assert layout == {name: (state[name].dtype, state[name].shape) for name in state if not name.startswith("6.")}
+    assert layout["1.num_batches_tracked"] == (np.dtype("int64"), ())
+
+
+def test_what_is_built_blank_is_not_drawn(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("drawn")
+
+    with monkeypatch.context() as patch, blank():
+        patch.setattr("pellucid.nn.init.draw", refuse)
+        net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.LazyLinear(3), input_shape=(1, 4, 4))
+    assert net.flat_parameters.size == 20 + 27
+    again = nn.Sequential(nn.Conv2d(1, 2, 3), input_shape=(1, 4, 4))
+    assert again[0].weight.any()

@@ -16,7 +16,7 @@ import pellucid as pl
 from made import without_compiling
 from pellucid.errors import FileError, OptionError
 from pellucid.files import is_temporary, read_bytes, write_atomic
-from pellucid.interop.model_file import pack, unpack
+from pellucid.interop.sealed import pack, unpack
 from pellucid.training import Callback
 from pellucid.training.run_directory import RunDirectory
 from saver import DISK, Saver

@@ -92,6 +92,9 @@ def main() -> None:
         # Whoever read our output is gone; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except MemoryError:
+        fail("there is not enough memory; use a smaller network, smaller images or a smaller batch")
+        sys.exit(1)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}")
         with suppress(OSError):

@@ -117,6 +117,9 @@ def resolve(given: dict[str, Any], config: Path | None = None, recorded: dict[st
         if name not in Settings.model_fields:
             raise OptionError(f"{config or 'last.ckpt'}: {unknown('setting', name, Settings.model_fields)}")
     values.update({name: value for name, value in given.items() if value is not None})
+    for name, value in values.items():
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise OptionError(f"setting {name}: a whole number must fit 64 bits")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -182,7 +181,7 @@ def _check_device(settings: Settings) -> None:
 
 
 def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:
-    from pellucid import models
+    from pellucid import canonical, models
     from pellucid.errors import OptionError
     from pellucid.files import read_bytes
     from pellucid.nn import Network
@@ -193,8 +192,8 @@ def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:
         network: Network = models.create(name, ds.shape, len(ds.classes), settings.seed)
     else:
         try:
-            made = kept.network() if kept else from_spec(json.loads(read_bytes(name)))
-        except (ValueError, RecursionError) as error:
+            made = kept.network() if kept else from_spec(canonical.loads(read_bytes(name)))
+        except ValueError as error:
             raise OptionError(f"{name} is not a network spec: {error}") from error
         if not isinstance(made, Network):
             raise OptionError(f"{name} is a single layer; put it into a Sequential")

@@ -64,7 +64,8 @@ def map_tile(rows: int, columns: int, terms: int, channels: int) -> tuple[int, i
     """Return (rows R, columns P, vectors V, lanes L) of a tile of windows: a block where a row of them is short.
 
     Args:
-        rows, columns: Of the map.
+        rows: Of the map.
+        columns: Of the map.
         terms: Of each sum.
         channels: Of the map.
     """
@@ -125,7 +126,8 @@ def winograd_tile(rows: int, columns: int, inner: int, channels: int) -> tuple[i
     (0,) where the usual algorithm is about as fast.
 
     Args:
-        rows, columns: Of the output.
+        rows: Of the output.
+        columns: Of the output.
         inner: Channels of the input.
         channels: Of the output.
     """

@@ -18,6 +18,8 @@ Part: TypeAlias = Literal["train", "val", "test", "all"]
 PARTS = ("train", "val", "test", "all")
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0), (0.0, 65535.0))
 
+_HUGE = 1e37
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -70,6 +72,9 @@ class Dataset:
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
             raise DataError(f'the class "{twice}" stands twice; each class needs a name of its own')
+        for name in self.classes:
+            if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+                raise DataError(f"the class {name!r:.80} holds characters that do not exist; give it another name")
         if not self.ids:
             object.__setattr__(self, "ids", range(len(self.images)))
 
@@ -141,7 +146,7 @@ def check_images(images: object) -> Array:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
         raise DataError(f"image {bad} holds NaN or infinity; remove or repair it")
-    return array
+    return array.astype(np.float64) if array.dtype.itemsize > 8 else array
 
 
 def _side(array: Array) -> int:
@@ -176,7 +181,7 @@ def check_targets(targets: object, n: int, classes: int | None = None) -> Array:
             )
         if not np.isfinite(array).all():
             raise DataError("targets hold NaN or infinity; remove or repair them")
-        return array
+        return array.astype(np.float64) if array.dtype.itemsize > 8 else array
     if array.dtype == bool or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
             f"labels must be whole numbers from 0, got {array.dtype}; "
@@ -228,7 +233,7 @@ def from_arrays(
     if value_range is None:
         value_range = (0.0, 255.0) if x.dtype == np.uint8 or not len(x) else _measured_range(x)
     low, high = float(value_range[0]), float(value_range[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not rises(low, high):
         raise DataError(f"value_range must be two finite numbers that rise, got ({low:g}, {high:g})")
     if len(x) and not low <= x.min() <= x.max() <= high:
         raise DataError(f"pixels lie between {x.min():g} and {x.max():g}, outside value_range ({low:g}, {high:g})")
@@ -262,6 +267,19 @@ def _measured_range(images: Array) -> tuple[float, float]:
             return low, high
     low = min(smallest, 0.0)
     return low, max(largest, low + 1.0)
+
+
+def rises(low: float, high: float) -> bool:
+    """Return whether two numbers can be a value range: finite and apart, in float32 too.
+
+    Args:
+        low: Lowest value.
+        high: Highest value.
+
+    >>> rises(0, 255), rises(1, 0), rises(0, 1e-300), rises(-1e300, 1e300)
+    (True, False, False, False)
+    """
+    return -_HUGE < low < high < _HUGE and high - low > 1 / _HUGE
 
 
 def outside(images: Array, value_range: tuple[float, float]) -> bool:

@@ -50,7 +50,7 @@ def fetch(
         MissingDependencyError: For a set that comes with a package that is not installed.
     """
     known = get(name)
-    if from_dir is not None and not Path(from_dir).expanduser().is_dir():
+    if from_dir is not None and not Path(os.path.expanduser(from_dir)).is_dir():
         raise DataError(f"{from_dir} is {'not a folder' if Path(from_dir).exists() else 'not there'}; check --from")
     here = locate(known)
     if known.package and (from_dir is None or not known.files):
@@ -66,7 +66,7 @@ def fetch(
             continue
         if from_dir is None:
             _download(known, file, cache, (base_url,) if base_url else known.mirrors, progress)
-        elif not _copy(known, file, cache, Path(from_dir).expanduser()):
+        elif not _copy(known, file, cache, Path(os.path.expanduser(from_dir))):
             break
     return cache
 

@@ -28,6 +28,9 @@ GZIP = b"\x1f\x8b"
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _CHUNK = 1 << 20
+_MAX_AXES = 8
+# Deflate cannot pack tighter than 1032 to 1.
+_MAX_RATIO = 1032
 
 
 def read_idx(path: str | Path) -> Array:
@@ -41,21 +44,22 @@ def read_idx(path: str | Path) -> Array:
     """
     path = Path(path)
     with plain_or_gzip(path) as stream:
-        return parse_idx(stream, str(path))
+        return parse_idx(stream, str(path), path.stat().st_size * (1 if isinstance(stream, io.FileIO) else _MAX_RATIO))
 
 
-def parse_idx(stream: IO[bytes], name: str) -> Array:
+def parse_idx(stream: IO[bytes], name: str, room: int) -> Array:
     """Return the array of an IDX stream; nothing is allocated that the stream does not hold.
 
     Args:
         stream: Not compressed.
         name: Of the file, for errors.
+        room: How many bytes the stream can hold at most.
     """
     magic = stream.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or magic[3] == 0:
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not 1 <= magic[3] <= _MAX_AXES:
         raise DataError(
             f"{name} is not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, "
-            "expected 00 00, a type code (08, 09, 0b, 0c, 0d or 0e) and the number of axes; fetch it again"
+            "expected 00 00, a type code (08, 09, 0b, 0c, 0d or 0e) and the number of axes (1 to 8); fetch it again"
         )
     axes = stream.read(4 * magic[3])
     if len(axes) < 4 * magic[3]:
@@ -64,9 +68,9 @@ def parse_idx(stream: IO[bytes], name: str) -> Array:
     dtype = np.dtype(DTYPES[magic[2]])
     # Exact integers: a product of 32-bit sizes overflows NumPy's.
     size = math.prod(shape) * dtype.itemsize
-    data = read_at_most(stream, size + 1)
+    data = read_at_most(stream, size + 1) if size <= room else b""
     if len(data) != size:
-        came = "more" if len(data) > size else f"{len(data)}"
+        came = "less" if size > room else "more" if len(data) > size else f"{len(data)}"
         raise DataError(
             f"{name} declares {text(shape)} values, which take {size} bytes, but holds {came}; fetch it again"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from pellucid._types import Array
-from pellucid.errors import DataError
+from pellucid.errors import DataError, OptionError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +21,10 @@ Source: TypeAlias = "str | os.PathLike[str] | Image"
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 MAX_PIXELS = 50_000_000
+"""Of a picture, unless the environment variable PELLUCID_MAX_PIXELS says otherwise."""
+_VARIABLE = "PELLUCID_MAX_PIXELS"
+# Beyond, PIL itself refuses.
+_MOST_PIXELS = 178_956_970
 _ORIENTATION = 0x0112
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 # What a file begins with, for files that are not read: (offset, bytes, name).
@@ -55,7 +59,7 @@ def printable(path: str | os.PathLike[str]) -> str:
     return Path(path).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image:
+def open_image(source: Source, max_pixels: int | None = None) -> Image:
     """Return a picture as it is meant to be seen: upright, on white, 8 bits a channel, mode "L" or "RGB".
 
     Files are recognized by their content, whatever they are called: PNG, JPEG, BMP and GIF (its first frame).
@@ -65,16 +69,17 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Image:
 
     Args:
         source: A file, or a PIL image, which is left as it is.
-        max_pixels: Larger pictures are refused before they are decoded.
+        max_pixels: Larger pictures are refused before they are decoded; if None, PELLUCID_MAX_PIXELS or 50 million.
 
     Raises:
         DataError: Where there is no such picture, with the reason.
+        OptionError: For a PELLUCID_MAX_PIXELS that is no number of pixels.
 
     >>> from PIL import Image
     >>> open_image(Image.new("RGBA", (3, 2), (0, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
-    with _opened(source, max_pixels) as image:
+    with _opened(source, _max_pixels() if max_pixels is None else max_pixels) as image:
         turned = _upright(_plain(image), _orientation(image))
         # A tag left behind would turn the picture once more when it is opened again.
         turned.info.clear()
@@ -102,6 +107,15 @@ def to_array(image: Image, size: tuple[int, int] | None, channels: int) -> Array
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
+def _max_pixels() -> int:
+    asked = os.environ.get(_VARIABLE, "").strip()
+    if not asked:
+        return MAX_PIXELS
+    if not (asked.isdecimal() and len(asked) < 10 and 1 <= int(asked) <= _MOST_PIXELS):
+        raise OptionError(f"{_VARIABLE} must be a number of pixels from 1 to {_MOST_PIXELS}, got {asked!r:.40}")
+    return int(asked)
+
+
 @contextmanager
 def _opened(source: Source, max_pixels: int) -> Iterator[Image]:
     from PIL import Image as pil
@@ -110,7 +124,7 @@ def _opened(source: Source, max_pixels: int) -> Iterator[Image]:
     if isinstance(source, pil.Image):
         name, path = "(a PIL image)", None
     elif isinstance(source, (str, os.PathLike)):
-        name, path = printable(source), Path(source).expanduser()
+        name, path = printable(source), Path(os.path.expanduser(source))
     else:
         raise DataError(f"an image must be a path or a PIL image, got {type(source).__name__}")
     with warnings.catch_warnings():
@@ -146,7 +160,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if min(size) < 1:
         raise _Reason(f"it has no pixels ({size[1]}x{size[0]})")
     if size[0] * size[1] > max_pixels:
-        raise _Reason(f"{size[1]}x{size[0]} is more than {max_pixels} pixels; make it smaller")
+        raise _Reason(f"{size[1]}x{size[0]} is more than {max_pixels} pixels; make it smaller, or set {_VARIABLE}")
 
 
 def _check_file(path: Path) -> None:
@@ -166,7 +180,7 @@ def _why(error: Exception) -> str:
         return "no permission to read it"
     if any(word in text.lower() for word in ("truncated", "not enough", "incomplete", "premature")):
         return "truncated, the file ends too early; copy it again"
-    return f"damaged ({' '.join(text.split()) or type(error).__name__}); copy it again"
+    return f"damaged ({one_line(' '.join(text.split())) or type(error).__name__}); copy it again"
 
 
 def _what_it_is(path: Path | None) -> str:

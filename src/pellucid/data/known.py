@@ -57,7 +57,7 @@ def load_known(name: str, *, progress: Progress | None = None, notes: Notes | No
         return join_parts(cifar.read_archive(contents[0], str(files[0])), name, known.classes)
     if name == "mnist-5k":
         return _mnist_5k(known, contents[0], files[0])
-    arrays = [parse_idx(io.BytesIO(data), str(path)) for data, path in zip(contents, files, strict=True)]
+    arrays = [parse_idx(io.BytesIO(data), str(path), len(data)) for data, path in zip(contents, files, strict=True)]
     return join_parts([arrays[:2], arrays[2:]], name, known.classes)
 
 

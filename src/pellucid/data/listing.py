@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.data.images import printable
-from pellucid.errors import DataError
+from pellucid.errors import DataError, one_line
 
 # Formats that are not read are here too: such a file was meant as a picture, so it is reported, not ignored.
 READ = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif"}
 SUFFIXES = READ | {".webp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
+_DEPTH = 50
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -81,7 +82,7 @@ def scan(path: str | Path) -> Listing:
     Raises:
         DataError: Where there is no folder, or no class folder in it.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
         raise DataError(f"{printable(root)} is {'not a folder' if root.exists() else 'not there'}; check the path")
     names, files = _entries(root)
@@ -153,10 +154,15 @@ def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Itera
         folder: Where to look.
         above: Folders that are open already; a link to one of them is not followed.
     """
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise DataError(f"cannot read the folder {printable(folder)}: {error.strerror}") from None
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
+    if len(above) > _DEPTH:
+        raise DataError(f"{one_line(printable(folder))} lies more than {_DEPTH} folders deep; move the images up")
     folders, files = _entries(folder)
     yield from (folder / name for name in files)
     for name in folders:

@@ -178,7 +178,7 @@ def cache_folder(name: str) -> Path:
 def given_folder(name: str) -> Path | None:
     """Return $PELLUCID_DATA/<name>, or None where the variable is not set."""
     root = os.environ.get("PELLUCID_DATA")
-    return Path(root).expanduser() / name if root else None
+    return Path(os.path.expanduser(root)) / name if root else None
 
 
 def locate(known: KnownSet) -> tuple[Path, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def existing(source: str | Path) -> Path:
         raise OptionError(
             f"source must be a name or a path, got {type(source).__name__}; data.from_arrays takes arrays"
         )
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.exists():
         raise OptionError(f"{unknown('data set', source, KNOWN)}; there is no folder or file of that name either")
     if path.exists() and not path.is_dir() and not path.is_file():

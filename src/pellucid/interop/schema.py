@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from pellucid.data.dataset import rises
+from pellucid.shapes import text
+
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[FiniteFloat, Field(gt=0)]
+# Numbers that float32 holds, and their inverses too.
+Moderate = Annotated[float, Field(gt=-1e37, lt=1e37)]
+Positive = Annotated[float, Field(gt=1e-37, lt=1e37)]
+_LARGEST_INPUT = 1 << 26
 
 
 class Strict(BaseModel):
@@ -22,15 +29,17 @@ class Input(Strict):
 
     shape: tuple[Size, Size, Size]
     value_range: tuple[FiniteFloat, FiniteFloat]
-    mean: tuple[FiniteFloat, ...]
+    mean: tuple[Moderate, ...]
     std: tuple[Positive, ...]
     polarity: Literal["dark", "light", "mixed"]
     preparation: Literal["resize"]
 
     @model_validator(mode="after")
     def _fits(self) -> Input:
-        if not self.value_range[0] < self.value_range[1]:
+        if not rises(*self.value_range):
             raise ValueError("value_range must rise")
+        if math.prod(self.shape) > _LARGEST_INPUT:
+            raise ValueError(f"an image of {text(self.shape)} numbers is too large")
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
             raise ValueError("mean and std need one number for each channel")
         return self

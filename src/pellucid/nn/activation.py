@@ -9,7 +9,7 @@ from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.nn.layer import Backward, Layer
 from pellucid.random import Source
-from pellucid.shapes import number
+from pellucid.shapes import integer, number
 
 
 class ReLU(Layer):
@@ -109,8 +109,7 @@ class Softmax(Layer):
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise OptionError(f"dim must be a whole number, got {dim!r}")
+        dim = integer(dim, "dim", minimum=-8)
         if dim == 0:
             raise OptionError("dim=0 is the batch, whose images must not mix; use dim=1 for the classes")
         self.dim = dim

@@ -20,6 +20,9 @@ from pellucid.random import Stream
 
 Scheme: TypeAlias = str | tuple[str | float, ...]
 
+_LARGEST = 1e38
+"""Of a scheme's numbers; float32 has hardly larger ones."""
+
 _Draw: TypeAlias = Callable[[Stream, Shape, int, int], Array]
 
 _BY_NAME: dict[str, _Draw] = {
@@ -56,7 +59,7 @@ def check_scheme(scheme: object) -> Scheme:
         )
     name, *numbers = scheme
     expected = _WITH_NUMBERS[name]
-    real = [n for n in numbers if isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n)]
+    real = [n for n in numbers if isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < _LARGEST]
     if len(real) != len(numbers) or len(numbers) != len(expected):
         raise OptionError(f'init "{name}" takes the numbers ({", ".join(expected)}), got {tuple(numbers)!r}')
     if name == "normal" and numbers[0] < 0:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
 
 Gradients: TypeAlias = dict[str, Array]
 Backward: TypeAlias = Callable[[Array], tuple[Array, Gradients]]
+
+_BLANK: ContextVar[bool] = ContextVar("blank", default=False)
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Leave the parameters of layers that are made or built meanwhile undrawn, for one who sets all of them.
+
+    Drawing takes several times the memory of what is drawn.
+    """
+    token = _BLANK.set(True)
+    try:
+        yield
+    finally:
+        _BLANK.reset(token)
 
 
 class Parameter:
@@ -132,15 +149,18 @@ class Layer:
         return self._named("buffer_names")
 
     def _named(self, kind: str) -> dict[str, Array]:
-        seen: set[int] = set()
-        found = {}
+        return {
+            join(path, name): leaf._view(name)
+            for path, leaf in self._unique_leaves()
+            for name in getattr(leaf, kind)
+            if name in leaf._arrays
+        }
+
+    def _unique_leaves(self) -> list[tuple[str, Layer]]:
+        first: dict[int, tuple[str, Layer]] = {}
         for path, leaf in self.leaves():
-            if id(leaf) not in seen:
-                seen.add(id(leaf))
-                for name in getattr(leaf, kind):
-                    if name in leaf._arrays:
-                        found[join(path, name)] = leaf._view(name)
-        return found
+            first.setdefault(id(leaf), (path, leaf))
+        return list(first.values())
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of parameters and buffers under PyTorch's names; a shared layer stands under each of its."""
@@ -148,8 +168,17 @@ class Layer:
         for path, leaf in self.leaves():
             for name in (*leaf.parameter_names, *leaf.buffer_names):
                 if name in leaf._arrays:
-                    state[join(path, name)] = leaf._export(name)
+                    state[join(path, name)] = leaf._arrays[name].astype(leaf._state_dtype(name))
         return state
+
+    def state_layout(self) -> dict[str, tuple[np.dtype[Any], Shape]]:
+        """Return type and shape of each array of state_dict, no array copied; a shared layer stands once."""
+        return {
+            join(path, name): (leaf._state_dtype(name), leaf._arrays[name].shape)
+            for path, leaf in self._unique_leaves()
+            for name in (*leaf.parameter_names, *leaf.buffer_names)
+            if name in leaf._arrays
+        }
 
     def load_state_dict(self, state: Mapping[str, object], strict: bool = True) -> None:
         """Set parameters and buffers by name.
@@ -178,7 +207,7 @@ class Layer:
         first: dict[tuple[int, str], str] = {}
         for key in values:
             home = first.setdefault((id(places[key][0]), places[key][1]), key)
-            if not np.array_equal(values[key], values[home], equal_nan=True):
+            if home != key and not np.array_equal(values[key], values[home], equal_nan=True):
                 raise OptionError(f"{home} and {key} are one shared parameter, but their values differ")
         for key, value in values.items():
             leaf, name = places[key]
@@ -207,6 +236,8 @@ class Layer:
 
     def _draw(self, stream: Stream, names: set[str] | None = None) -> None:
         """Draw the parameters that nobody assigned; each name has a stream of its own."""
+        if _BLANK.get():
+            return
         for position, (name, (shape, scheme, fan_in, fan_out)) in enumerate(self._starts.items()):
             if name not in self._assigned and (names is None or name in names):
                 own = Stream(stream.seed, layer=stream.layer, step=position)
@@ -220,9 +251,9 @@ class Layer:
         view.flags.writeable = self._network is not None and self._network.editing
         return view
 
-    def _export(self, name: str) -> Array:
-        """Return a copy of an array in the type that PyTorch gives it in a state-dict."""
-        return self._arrays[name].copy()
+    def _state_dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type that PyTorch gives an array in a state-dict."""
+        return self._arrays[name].dtype
 
     def _checked(self, name: str, value: object) -> Array:
         array = np.asarray(value)
@@ -249,7 +280,7 @@ class Layer:
         """A copy stands alone: with its own arrays, outside any network, its values kept by whoever builds it in."""
         state = dict(self.__dict__)
         state["_network"] = None
-        state["_arrays"] = {name: array.copy() for name, array in self._arrays.items()}
+        state["_arrays"] = dict(self._arrays)  # deepcopy and pickle copy what is in it
         if self._network is not None:
             state["_assigned"] = set(self._arrays)
         return state

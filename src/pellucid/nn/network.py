@@ -65,12 +65,6 @@ class Network(Layer):
             if isinstance(child, Network):
                 yield from child._containers()
 
-    def _unique_leaves(self) -> list[tuple[str, Layer]]:
-        first: dict[int, tuple[str, Layer]] = {}
-        for path, leaf in self.leaves():
-            first.setdefault(id(leaf), (path, leaf))
-        return list(first.values())
-
     def _merge_shared(self, gradients: Gradients) -> Gradients:
         """Add the gradients of a layer that stands at several places, under its first name."""
         first: dict[int, str] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pellucid import functional as F
@@ -90,6 +92,5 @@ class BatchNorm2d(Layer):
         check_maps(input_shape, self.num_features)
         return input_shape
 
-    def _export(self, name: str) -> Array:
-        array = super()._export(name)
-        return array.astype(np.int64) if name == "num_batches_tracked" else array
+    def _state_dtype(self, name: str) -> np.dtype[Any]:
+        return np.dtype(np.int64) if name == "num_batches_tracked" else super()._state_dtype(name)

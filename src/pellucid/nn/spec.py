@@ -128,6 +128,9 @@ def _from_spec(spec: object, path: str, made: dict[str, tuple[Layer, int]]) -> t
         parameters = list(inspect.signature(LEAVES[name].__init__).parameters.values())[1:]
         required = {p.name for p in parameters if p.default is p.empty}
         _check_keys(arguments, required, {p.name for p in parameters}, where)
+        for flag in (p.name for p in parameters if p.annotation in (bool, "bool")):
+            if type(arguments.get(flag, False)) is not bool:
+                raise OptionError(f"{where} ({name}): {flag} must be True or False, got {arguments[flag]!r:.80}")
         try:
             layer = LEAVES[name](**arguments)
         except (TypeError, ValueError, OverflowError) as error:

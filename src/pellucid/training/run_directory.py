@@ -15,7 +15,8 @@ from pellucid._types import Array
 from pellucid.data.dataset import Dataset, Splits
 from pellucid.errors import FileError, OptionError
 from pellucid.files import is_temporary, make_folder, read_bytes, sweep, write_atomic
-from pellucid.interop.model_file import FORMAT, pack, read_whole, unpack
+from pellucid.interop import sealed
+from pellucid.interop.model_file import FORMAT
 from pellucid.model import Model
 from pellucid.training.history import History
 
@@ -129,7 +130,9 @@ class RunDirectory:
             checkpoint: Everything that is needed to go on.
         """
         facts = {name: value for name, value in vars(checkpoint).items() if name != "arrays"}
-        write_atomic(self._checkpoint, pack(checkpoint.arrays, {"format": FORMAT, "kind": "checkpoint", **facts}))
+        write_atomic(
+            self._checkpoint, sealed.pack(checkpoint.arrays, {"format": FORMAT, "kind": "checkpoint", **facts})
+        )
 
     def read_checkpoint(self) -> Checkpoint:
         """Return what last.ckpt holds.
@@ -137,17 +140,10 @@ class RunDirectory:
         Raises:
             FileError: Where it cannot be read, or is damaged.
         """
-        from pydantic import ValidationError
-
         from pellucid.interop import schema
 
-        arrays, document = unpack(read_whole(self._checkpoint), str(self._checkpoint))
-        try:
-            schema.Checkpoint.model_validate(document)
-        except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise FileError(f"{self._checkpoint} is not a checkpoint of this version: {place} is wrong") from None
-        return Checkpoint(arrays, document["training"], document["settings"], document["config"])
+        arrays, document = sealed.read(self._checkpoint, "checkpoint", FORMAT, schema.Checkpoint)
+        return Checkpoint(arrays, document.training.model_dump(mode="json"), document.settings, document.config)
 
     @property
     def has_checkpoint(self) -> bool:
