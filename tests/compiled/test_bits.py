@@ -49,16 +49,16 @@ def network(seed: int = 0) -> nn.Sequential:
 def fast(seed: int = 0) -> nn.Sequential:
     """Layers for which there are faster ways."""
     return nn.Sequential(
-        nn.Conv2d(2, 16, 3, padding=1),
+        nn.Conv2d(2, 32, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(32, 32, (4, 3)),
+        nn.Conv2d(32, 32, (2, 1)),
         nn.ReLU(),
-        nn.Conv2d(32, 32, (3, 2)),
+        nn.Conv2d(32, 32, 3),
         nn.ReLU(),
         nn.Flatten(),
         nn.LazyLinear(7),

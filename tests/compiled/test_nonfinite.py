@@ -64,7 +64,7 @@ LAYERS = {
 FAST = {
     "pooled in registers": [Conv2d(2, 9, 3), ReLU(), MaxPool2d(2)],
     "pooled in registers, no ReLU": [Conv2d(2, 19, (2, 3), padding=1), MaxPool2d(2), Conv2d(19, 2, 1)],
-    "before Winograd": [Conv2d(2, 16, 3), Tanh(), Conv2d(16, 16, 3, padding=1), Conv2d(16, 3, 1)],
+    "before Winograd": [Conv2d(2, 16, 3, padding=1), Tanh(), Conv2d(16, 16, 3, padding=1), Conv2d(16, 3, 1)],
 }
 LAYERS |= FAST
 

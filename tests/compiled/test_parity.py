@@ -259,7 +259,7 @@ FAST = {
     "not selected at edges": net(
         (1, 13, 12), Conv2d(1, 8, 2), ReLU(), MaxPool2d(3, 2, 1, ceil_mode=True), Flatten(), LazyLinear(5)
     ),
-    "selected": net((1, 14, 15), Conv2d(1, 35, (3, 2)), ReLU(), MaxPool2d((3, 2)), Flatten(), LazyLinear(2)),
+    "selected": net((1, 14, 15), Conv2d(1, 7, (3, 2)), ReLU(), MaxPool2d((1, 3)), Flatten(), LazyLinear(2)),
     "scatter": net((1, 7, 7), Conv2d(1, 32, 3), ReLU(), Conv2d(32, 32, 3), ReLU(), Flatten(), LazyLinear(5)),
     "scatter, strides": net(
         (2, 9, 10), Conv2d(2, 35, 3, 2), ReLU(), Conv2d(35, 17, (2, 3), (2, 1)), ReLU(), Flatten(), LazyLinear(5)
