@@ -189,7 +189,7 @@ def good_checkpoint() -> bytes:
     row = {"epoch": 1, "train_loss": 0.5, "train_accuracy": None, "val_loss": 0.4, "val_accuracy": 0.9, "lr": 0.1}
     training = {"epoch": 1, "step": 7, "seen": 3, "sums": {"loss": 0.5, "weight": 1.0, "hits": 3.0}, "warnings": []}
     training |= {"history": [{**row, "seconds": 0.25}], "seconds": 1.5, "stopped": ""}
-    facts = {"format": 1, "kind": "checkpoint", "settings": {"lr": 0.1}, "training": training}
+    facts = {"format": 1, "kind": "checkpoint", "settings": {"lr": 0.1}, "config": "lr = 0.1", "training": training}
     return sealed.pack({"parameters": np.zeros(5, np.float32), "best": np.ones(5, np.float32)}, facts)
 
 

@@ -325,10 +325,10 @@ FORGED = {
     "epoch": (lambda a, d: d["training"].update(epoch=0, step=3), "epoch 0, step 3 and 24 seen samples do not fit"),
     "rows": (lambda a, d: rows(d, 1, 2), "epoch 1, step 9 and 24 seen samples do not fit"),
     "row": (lambda a, d: rows(d, 2), "epoch 1, step 9 and 24 seen samples do not fit"),
-    "config": (lambda a, d: d.pop("config"), "not a checkpoint of this version: config is wrong"),
-    "format": (lambda a, d: d.update(format=2), "not a checkpoint of this version: format is wrong"),
-    "kind": (lambda a, d: d.update(kind="model"), "not a checkpoint of this version: kind is wrong"),
-    "more": (lambda a, d: d.update(code="x"), "not a checkpoint of this version: code is wrong"),
+    "config": (lambda a, d: d.pop("config"), "last.ckpt: config: Field required"),
+    "format": (lambda a, d: d.update(format=2), "last.ckpt has format 2, this version reads 1"),
+    "kind": (lambda a, d: d.update(kind="model"), "is not a checkpoint file, but 'model'"),
+    "more": (lambda a, d: d.update(code="x"), "last.ckpt: code: Extra inputs are not permitted"),
     "settings": (lambda a, d: d.update(settings={}), "cannot resume: batch_size was None, now it is 8; "),
     "epochs": (lambda a, d: d["settings"].update(epochs="2"), "cannot resume: epochs was '2', now it is 2"),
 }
@@ -358,5 +358,5 @@ def test_each_byte_of_a_checkpoint_counts(plain, stripes, broken):
         with pytest.raises(FileError, match=r"last\.ckpt"):
             train(plain, stripes, broken, resume=True)
     shutil.copy(broken / "model.safetensors", path)
-    with pytest.raises(FileError, match="is not a checkpoint of this version"):
+    with pytest.raises(FileError, match="is not a checkpoint file, but 'model'"):
         train(plain, stripes, broken, resume=True)
