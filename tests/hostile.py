@@ -1,6 +1,6 @@
 """Files that lie: model files and data files, each with a part of the message that refuses it.
 
-Used by the tests, by scripts/hostile_files.py, and as seeds of the fuzzers.
+Used by the tests, by scripts/reliability, and as seeds of the fuzzers.
 """
 
 from __future__ import annotations

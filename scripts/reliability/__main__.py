@@ -15,12 +15,13 @@ import bits  # noqa: E402
 import kills  # noqa: E402
 import page  # noqa: E402
 import parity  # noqa: E402
+import refusals  # noqa: E402
 
 
 def main() -> None:
     """Measure and write the page."""
     tables, failures = {"machine": page.machine()}, []
-    for measure in (kills.at_each_call, bits.measure, kills.at_random, parity.measure):
+    for measure in (refusals.measure, kills.at_each_call, bits.measure, kills.at_random, parity.measure):
         found, failed = measure()
         tables.update(found)
         failures += failed

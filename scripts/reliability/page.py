@@ -76,6 +76,13 @@ read too. Where the process lived on, it left no temporary file; what a kill lef
 
 `tests/training/test_checkpoint.py` does the same at each call that writes, of a whole run; `test_resume.py` there does
 a few of the random kills.
+
+## Files that lie
+
+Each is loaded in a process in which Python reports whatever is opened, imported or run; [SECURITY.md](../SECURITY.md) says
+what is promised:
+
+{refusals}
 """
 
 

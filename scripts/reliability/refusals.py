@@ -1,4 +1,4 @@
-"""Print, as Markdown, how hostile files end: model files, data sets, flipped bits; an error where one gets in."""
+"""How hostile files end: model files, data sets, flipped bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+TESTS = Path(__file__).resolve().parents[2] / "tests"
 FLIPS = 2000
 
 
@@ -58,8 +58,8 @@ def flips() -> tuple[int, int]:
     return len(bits), noticed
 
 
-def page() -> tuple[str, list[str]]:
-    """Return the table, and what went wrong."""
+def measure() -> tuple[dict[str, str], list[str]]:
+    """Return the page's table, and what went wrong."""
     rows, wrong, events = [], [], 0
     for optimize in (False, True):
         result = watched(optimize)
@@ -79,16 +79,4 @@ def page() -> tuple[str, list[str]]:
     wrong += [f"{tried - noticed} flipped bits were not noticed"] * (noticed < tried)
     head = "| | tried | refused by name | loaded silently | tracebacks |\n|---|---|---|---|---|"
     last = f"Code that ran, imports, processes, other files opened: {events or 'none'}."
-    return "\n".join([head, *rows, "", last]), wrong
-
-
-def main() -> None:
-    """Print the page's part."""
-    text, wrong = page()
-    print(text)
-    if wrong:
-        sys.exit("\n".join(wrong))
-
-
-if __name__ == "__main__":
-    main()
+    return {"refusals": "\n".join([head, *rows, "", last])}, wrong
