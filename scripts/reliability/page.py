@@ -79,8 +79,8 @@ a few of the random kills.
 
 ## Files that lie
 
-Each is loaded in a process in which Python reports whatever is opened, imported or run; [SECURITY.md](../SECURITY.md) says
-what is promised:
+Each is loaded in a process in which Python reports whatever is opened, imported or run; [SECURITY.md](../SECURITY.md)
+says what is promised:
 
 {refusals}
 """
