@@ -119,7 +119,8 @@ class Victim:
             process.send_signal(number)
             out, err = process.communicate()
         killed = process.returncode == CODES[number]
-        assert killed or process.returncode == 0, err
+        # -number: the signal came when the run was done and Python had given up its handlers.
+        assert killed or process.returncode in (0, -number), (process.returncode, out, err)
         assert without_compiling(err) == ""
         if killed and number != signal.SIGKILL and (self.out / "last.ckpt").exists():
             assert out.endswith(f"interrupted; to go on: pellucid train --resume --out {self.out}\n")
