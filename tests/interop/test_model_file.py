@@ -69,6 +69,40 @@ def header_of(content: bytes) -> dict:
 # What comes back
 
 
+def test_every_kind_of_layer_comes_back(tmp_path):
+    """Those without parameters must not be charged for any."""
+    net = nn.Sequential(
+        nn.ZeroPad2d((1, 0, 1, 0)),
+        nn.Concat(
+            nn.Identity(),
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.GroupNorm(2, 4, affine=False)),
+            nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Sequential(nn.PReLU(3), nn.GroupNorm(1, 3))),
+        ),
+        nn.LayerNorm((10, 9, 7), elementwise_affine=False),
+        nn.ConvTranspose2d(10, 4, 3, stride=2, groups=2),
+        nn.LayerNorm(15, bias=False),
+        nn.AdaptiveMaxPool2d((4, 6)),
+        nn.Flatten(),
+        nn.Unflatten(1, (4, 24)),
+        nn.Conv1d(4, 2, 5),
+        nn.BatchNorm1d(2),
+        nn.Unflatten(2, (5, 2, 2)),
+        nn.Conv3d(2, 2, 2, bias=False),
+        nn.BatchNorm3d(2, affine=False),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+        input_shape=(3, 8, 6),
+        seed=1,
+    )
+    spec = InputSpec((3, 8, 6), (0.0, 255.0), (0.1, 0.2, 0.3), (0.5, 0.25, 1 / 3), "light")
+    Model(net, spec, NAMES, {}, "ab" * 32).save(tmp_path / "m")
+    twin = pl.load(tmp_path / "m").network
+    assert repr(twin) == repr(net)
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 6)).astype(np.float32)
+    assert np.array_equal(twin(x), net(x))
+
+
 @pytest.mark.parametrize("engine", engines.NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_predictions_are_identical_to_those_before_saving(tmp_path, dtype, engine):
@@ -273,6 +307,22 @@ DOCUMENTS = {
     "memory": (put(*LAYERS, 7, "out_features", value=10**12), "'Linear' has more parameters than the file holds"),
     "memory of maps": (put(*LAYERS, 0, "kernel_size", value=10**6), "'Conv2d' has more parameters than the file"),
     "memory inside": (put(*LAYERS, 3, "body", "layers", 0, "out_channels", value=10**9), "more parameters than"),
+    "memory in branches": (
+        put(
+            *LAYERS,
+            3,
+            value={"layer": "Concat", "branches": [{"layer": "GroupNorm", "num_groups": 1, "num_channels": 10**9}]},
+        ),
+        "'GroupNorm' has more parameters than the file holds",
+    ),
+    "memory of volumes": (
+        put(*LAYERS, 3, value={"layer": "Conv3d", "in_channels": 1, "out_channels": 1, "kernel_size": 50}),
+        "'Conv3d' has more parameters than the file holds",
+    ),
+    "memory of axes": (
+        put(*LAYERS, 3, value={"layer": "LayerNorm", "normalized_shape": [10**5, 10**5]}),
+        "'LayerNorm' has more parameters than the file holds",
+    ),
     "deep": (put("network", value={"layer": "Sequential", "layers": []}), "has no layers"),
 }
 

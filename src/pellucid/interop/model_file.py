@@ -255,19 +255,28 @@ def _check_sizes(spec: dict[str, Any], held: int) -> None:
             parts += part
         if not isinstance(part, dict):
             continue
-        parts += [part[key] for key in ("layers", "body", "shortcut") if key in part]
+        parts += [part[key] for key in ("layers", "body", "shortcut", "branches", "pool") if key in part]
         name = f"{part.get('layer')!r:.40}"
         if "Lazy" in name:
             raise FileError(f"{name} has no sizes; a model file holds resolved layers only")
-        sizes = [part.get(key, 1) for key in ("in_features", "out_features", "num_features", "out_channels")]
-        kernel, channels, groups = part.get("kernel_size", 1), part.get("in_channels", 1), part.get("groups", 1)
-        if "out_channels" in part:
-            sizes += kernel if isinstance(kernel, list) else [kernel, kernel]
-            sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
-        if any(key in part for key in ("in_features", "num_features", "out_channels")):
-            total += abs(math.prod(n for n in sizes if isinstance(n, int)))
+        total += _least_size(part)
         if total > held:
             raise FileError(f"{name} has more parameters than the file holds")
+
+
+def _least_size(layer: dict[str, Any]) -> int:
+    """Return how many parameters a layer has at least, as its arguments say."""
+    keys = ["in_features", "out_features", "num_features", "num_parameters", "out_channels"]
+    keys += ["num_channels"] if layer.get("affine", True) else []
+    keys += ["normalized_shape"] if layer.get("elementwise_affine", True) else []
+    sizes = [layer[key] for key in keys if key in layer]
+    if "out_channels" in layer:
+        dims = {"1": 1, "3": 3}.get(str(layer.get("layer"))[-2:-1], 2)
+        channels, groups = layer.get("in_channels", 1), layer.get("groups", 1)
+        sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
+        sizes += [layer.get("kernel_size", 1)] * (1 if isinstance(layer.get("kernel_size"), list) else dims)
+    numbers = [n for size in sizes for n in (size if isinstance(size, list) else [size]) if isinstance(n, int)]
+    return abs(math.prod(numbers)) if sizes else 0
 
 
 def _check_tensors(arrays: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
