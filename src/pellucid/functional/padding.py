@@ -41,7 +41,7 @@ def _sides(x: Array, pad: Sequence[int], mode: str) -> list[tuple[int, Pair]]:
     return [(x.ndim - 1 - i // 2, (numbers[i], numbers[i + 1])) for i in range(0, len(pad), 2)]
 
 
-def _cells(n: int, sides: Pair, mode: str) -> Array:
+def copied(n: int, sides: Pair, mode: str) -> Array:
     """Return which of n cells each cell of the padded axis is a copy of; -1 for a constant."""
     i = np.arange(padded_size(n, sides, mode)) - sides[0]
     if mode == "reflect":
@@ -72,7 +72,7 @@ def pad(x: Array, pad: Sequence[int], mode: str = "constant", value: float = 0.0
     array([3., 2., 1., 2., 3., 2.])
     """
     for axis, sides in _sides(x, pad, mode):
-        cells = _cells(x.shape[axis], sides, mode)
+        cells = copied(x.shape[axis], sides, mode)
         outside = np.flatnonzero(cells < 0)
         x = np.take(x, cells, axis)
         np.moveaxis(x, axis, 0)[outside] = value
@@ -92,7 +92,7 @@ def pad_backward(dy: Array, x: Array, pad: Sequence[int], mode: str = "constant"
     array([1., 3., 2.])
     """
     sides = _sides(x, pad, mode)
-    cells = {axis: _cells(x.shape[axis], both, mode) for axis, both in sides}
+    cells = {axis: copied(x.shape[axis], both, mode) for axis, both in sides}
     check_dy(dy, tuple(len(cells[axis]) if axis in cells else n for axis, n in enumerate(x.shape)))
     for axis in cells:
         dy = collect(dy, cells[axis], x.shape[axis], axis)

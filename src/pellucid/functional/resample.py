@@ -28,7 +28,7 @@ _Terms: TypeAlias = list[tuple[Array, Array]]
 """(cells, weights): the sum over them is what each output cell takes, weight times cell."""
 
 
-def _terms(n: int, out: int, scale: float | None, mode: str, align_corners: bool) -> _Terms:
+def terms(n: int, out: int, scale: float | None, mode: str, align_corners: bool) -> _Terms:
     """Return the terms of an axis; scale is how many input cells an output cell covers, n / out if None."""
     i = np.arange(out)
     step = n / out if scale is None else scale
@@ -70,7 +70,7 @@ def _axes(
         raise OptionError('align_corners has no meaning with mode "nearest"; leave it None')
     out, scales = resized(x.shape[2:], size, scale_factor)
     axes = zip(x.shape[2:], out, scales, strict=True)
-    return [(2 + k, o, _terms(n, o, s, mode, bool(align_corners))) for k, (n, o, s) in enumerate(axes)]
+    return [(2 + k, o, terms(n, o, s, mode, bool(align_corners))) for k, (n, o, s) in enumerate(axes)]
 
 
 def interpolate(
@@ -101,10 +101,10 @@ def interpolate(
     >>> interpolate(np.array([[[1.0, 2.0]]]), size=4, mode="linear")
     array([[[1.  , 1.25, 1.75, 2.  ]]])
     """
-    for axis, out, terms in _axes(x, size, scale_factor, mode, align_corners):
+    for axis, out, sums in _axes(x, size, scale_factor, mode, align_corners):
         y = np.zeros((*x.shape[:axis], out, *x.shape[axis + 1 :]), dtype=x.dtype)
         along = (-1, *[1] * (x.ndim - 1 - axis))
-        for cells, weights in terms:
+        for cells, weights in sums:
             y += weights.astype(x.dtype).reshape(along) * np.take(x, cells, axis)
         x = y
     return x
@@ -133,11 +133,10 @@ def interpolate_backward(
     """
     axes = _axes(x, size, scale_factor, mode, align_corners)
     check_dy(dy, (*x.shape[:2], *(out for _, out, _ in axes)))
-    for axis, _, terms in axes:
+    for axis, _, sums in axes:
         along = (-1, *[1] * (x.ndim - 1 - axis))
         parts = [
-            collect(weights.astype(dy.dtype).reshape(along) * dy, cells, x.shape[axis], axis)
-            for cells, weights in terms
+            collect(weights.astype(dy.dtype).reshape(along) * dy, cells, x.shape[axis], axis) for cells, weights in sums
         ]
         dy = np.sum(parts, axis=0)
     return dy
