@@ -24,7 +24,7 @@ ORDER = [
     {"compiled"},
     {"engines"},
     {"interop"},
-    {"model", "summary"},
+    {"arithmetic", "model", "summary"},
     {"report"},
     {"training"},
     {"explain", "testing"},

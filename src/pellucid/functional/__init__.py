@@ -58,6 +58,11 @@ from pellucid.functional.conv import (
     conv_transpose3d,
     conv_transpose3d_backward,
 )
+from pellucid.functional.convolve import (
+    convolve1d,
+    convolve2d,
+    pixel_convolution,
+)
 from pellucid.functional.linear import (
     linear,
     linear_backward,
@@ -151,6 +156,8 @@ __all__ = [
     "conv_transpose2d_backward",
     "conv_transpose3d",
     "conv_transpose3d_backward",
+    "convolve1d",
+    "convolve2d",
     "cross_entropy",
     "cross_entropy_backward",
     "dropout_mask",
@@ -189,6 +196,7 @@ __all__ = [
     "one_hot",
     "pad",
     "pad_backward",
+    "pixel_convolution",
     "prelu",
     "prelu_backward",
     "relu",
