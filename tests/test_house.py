@@ -18,7 +18,7 @@ ORDER = [
     {"files", "shapes"},
     {"random"},
     {"data", "functional"},
-    {"metrics", "optim", "schedules"},
+    {"filters", "metrics", "optim", "schedules"},
     {"nn"},
     {"models"},
     {"compiled"},
