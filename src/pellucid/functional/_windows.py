@@ -34,7 +34,9 @@ def taps(padded: Array, kernel: Shape, stride: Shape, dilation: Shape, out: Shap
     In symbols, for cell (a, b) of a window with two axes, view[..., i, j] = padded[..., i s + a d, j s + b d]. A view
     can be written to.
     """
-    for a in itertools.product(*map(range, kernel)):
-        steps = zip(a, stride, dilation, out, strict=True)
-        seen: list[Any] = [slice(ai * d, ai * d + s * (o - 1) + 1, s) for ai, s, d, o in steps]
+    axes: list[list[Any]] = [
+        [slice(a * d, a * d + s * (o - 1) + 1, s) for a in range(k)]
+        for k, s, d, o in zip(kernel, stride, dilation, out, strict=True)
+    ]
+    for seen in itertools.product(*axes):
         yield padded[(..., *seen)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,12 +117,12 @@ def _max_pool_backward(
 
 def _divisors(x: Array, w: _Windows, count_include_pad: bool) -> Array:
     """Return how many cells each window averages over; what ceil_mode adds beyond the padding never counts."""
-    counted = pad(np.ones((1, 1, *x.shape[2:]), dtype=x.dtype), w.padding, float(count_include_pad))
-    beyond = tuple((0, reach - padding) for (_, reach), (_, padding) in zip(w.reach, w.padding, strict=True))
-    total = np.zeros(w.out, dtype=x.dtype)
-    for view in w.taps(pad(counted, beyond)[0, 0]):
-        total += view
-    return total
+    counts = []
+    for n, k, s, (before, after), out in zip(x.shape[2:], w.kernel, w.stride, w.padding, w.out, strict=True):
+        start = np.arange(out) * s - before
+        first, last = (-before, n + after) if count_include_pad else (0, n)
+        counts.append(np.minimum(start + k, last) - np.maximum(start, first))
+    return np.asarray(functools.reduce(np.multiply.outer, counts), dtype=x.dtype)
 
 
 def _avg_pool(
