@@ -14,7 +14,7 @@ way: the columns of W^T X are patches, and each output cell adds up what all pat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ from pellucid.shapes import (
 _KERNELS = {1: "k", 2: "kh x kw", 3: "kd x kh x kw"}
 
 
-@dataclass(frozen=True)
-class _Geometry:
+class _Geometry(NamedTuple):
     """Of a convolution from maps of the given size to maps of size out."""
 
     kernel: Shape
