@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from oracles import assert_near, randn
+from pellucid import functional as F
 from pellucid import nn
 from pellucid.errors import OptionError, ShapeError
 from pellucid.nn.layer import Layer
@@ -590,3 +591,178 @@ def test_softmax_before_a_loss_on_logits_is_refused(loss, last):
 def test_refused_losses(make, match):
     with pytest.raises(OptionError, match=match):
         make()
+
+
+# Containers and layers that need more than the table
+
+
+@pytest.mark.capability("B18")
+def test_unflatten_undoes_flatten():
+    x = randn(0, 2, 3, 4, 5)
+    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (3, 4, 5)))
+    assert np.array_equal(net(x), x)
+
+
+@pytest.mark.capability("B21")
+def test_dropout_of_maps_drops_whole_maps():
+    y, backward = nn.Dropout2d(0.4).forward(np.ones((50, 20, 3, 2)), training=True, rng=Stream(3))
+    assert np.array_equal(y, np.broadcast_to(y[:, :, :1, :1], y.shape))
+    assert set(y.ravel()) == {0.0, 1 / 0.6}
+    assert (y == 0).mean() == pytest.approx(0.4, abs=0.05)
+    assert np.array_equal(backward(np.ones_like(y))[0], y)
+
+
+def test_branches_stand_one_behind_the_other():
+    x = randn(0, 2, 3, 5, 4)
+    conv, inner = nn.Conv2d(3, 2, 3, padding=1).astype("float64"), nn.Concat(nn.ReLU(), nn.Identity())
+    y = nn.Concat(nn.Identity(), conv, inner)(x)
+    assert np.array_equal(y, np.concatenate([x, conv(x), np.maximum(x, 0), x], axis=1))
+
+
+def test_a_layer_in_two_branches_is_shared():
+    shared = nn.Linear(4, 3)
+    net = nn.Sequential(nn.Concat(shared, nn.Sequential(nn.Tanh(), shared)), nn.Linear(6, 2), input_shape=(4,))
+    assert net.flat_parameters.size == 15 + 14
+    check_gradients(net, randn(0, 3, 4))
+
+
+def test_dropout_in_branches_draws_from_streams_of_their_own():
+    net = nn.Sequential(nn.Concat(nn.Dropout(), nn.Dropout()), nn.Dropout(), input_shape=(400,))
+    y = net[0].forward(np.ones((1, 400)), training=True, rng=Stream(0))[0]
+    assert not np.array_equal(y[:, :400], y[:, 400:])
+    after = net.forward(np.ones((1, 400)), training=True, rng=Stream(0))[0]
+    assert np.array_equal(
+        after, y * nn.Dropout().forward(y, training=True, rng=Stream(0, layer=2))[0] / np.where(y, y, 1)
+    )
+
+
+@pytest.mark.capability("B16")
+@pytest.mark.parametrize("size", [(14, 14), (15, 14), (7, 9)])
+def test_unpooling_gives_back_the_size_of_the_input(size):
+    net = nn.Sequential(
+        nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Conv2d(1, 1, 3, padding=1)), nn.Conv2d(1, 2, 1), input_shape=(1, *size)
+    )
+    x = randn(0, 2, 1, *size, dtype="float32")
+    assert net(x).shape == (2, 2, *size)
+    pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+    assert np.array_equal(net[0](x), F.max_unpool2d(net[0].body(pooled), indices, 2, output_size=size))
+    assert list(net.state_dict()) == ["0.body.weight", "0.body.bias", "1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_nll_behind_log_softmax_is_cross_entropy(reduction):
+    logits, weight = 3 * randn(0, 4, 3), [1.0, 0.5, 3.0]
+    log_p, backward = nn.LogSoftmax().forward(logits)
+    value, backward_of_loss = nn.NLLLoss(weight, reduction).forward(log_p, LABELS)
+    expected, expected_backward = nn.CrossEntropyLoss(weight, reduction=reduction).forward(logits, LABELS)
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert_near(backward(backward_of_loss())[0], expected_backward(), 1e-12)
+
+
+def build(*layers, shape=(2, 6, 5)):
+    return nn.Sequential(*layers, input_shape=shape)
+
+
+@pytest.mark.capability("B8", "B14", "B15", "B16", "C2")
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: nn.Concat(), OptionError, "Concat needs at least one branch"),
+        (
+            lambda: build(nn.ReLU(), nn.Concat(nn.Identity(), nn.Conv2d(2, 3, 3))),
+            ShapeError,
+            "Concat 1 puts 2x6x5, 3x4x3 one behind the other, which may differ in channels only; give all branches",
+        ),
+        (lambda: nn.Concat(nn.Identity(), nn.Flatten())(np.zeros((1, 2, 3))), ShapeError, "only channels may differ"),
+        (
+            lambda: nn.MaxUnpool2d(nn.AvgPool2d(2), nn.ReLU()),
+            OptionError,
+            "pool must be a MaxPool2d without dilation, got",
+        ),
+        (lambda: nn.MaxUnpool2d(nn.MaxPool2d(2, dilation=2), nn.ReLU()), OptionError, "without dilation"),
+        (lambda: nn.MaxUnpool2d(nn.MaxPool2d(2), None), OptionError, "expected a layer, got None"),
+        (
+            lambda: build(nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Conv2d(2, 4, 1))),
+            ShapeError,
+            "MaxUnpool2d 0 has indices for 2x3x2, but its body gives 4x3x2; keep the shape in the body",
+        ),
+        (lambda: build(nn.Conv1d(2, 3, 3)), ShapeError, "expects sequences C x L, but gets 2x6x5"),
+        (
+            lambda: build(nn.Conv3d(2, 3, 3)),
+            ShapeError,
+            "expects volumes .* but gets 2x6x5; add the channel axis: 1x2x6x5",
+        ),
+        (
+            lambda: build(nn.Conv2d(2, 3, 3, padding=5, padding_mode="reflect")),
+            ShapeError,
+            'padding .5, 5. with mode "ref',
+        ),
+        (
+            lambda: nn.Conv2d(2, 3, 3, padding_mode="zero"),
+            OptionError,
+            'unknown padding_mode "zero"; did you mean "zeros"',
+        ),
+        (
+            lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")(np.zeros((2, 5, 5))),
+            ShapeError,
+            "expects maps",
+        ),
+        (lambda: nn.ConvTranspose2d(3, 4, 3, groups=2), OptionError, "in_channels 3 must be a multiple of groups 2"),
+        (
+            lambda: build(nn.ConvTranspose2d(2, 3, 3, output_padding=1)),
+            ShapeError,
+            "output_padding 1 must be less than",
+        ),
+        (lambda: build(nn.ConvTranspose2d(3, 3, 3)), ShapeError, "expects 3 channels, but gets 2; use 2"),
+        (lambda: build(nn.MaxPool2d(2, padding=2)), OptionError, "at most half"),
+        (lambda: build(nn.AvgPool2d(2, count_include_pad=1)), OptionError, "count_include_pad must be True or False"),
+        (lambda: build(nn.BatchNorm1d(2)), ShapeError, "expects sequences C x L, but gets 2x6x5"),
+        (lambda: nn.BatchNorm2d(2)(np.zeros((3, 2))), ShapeError, "expects maps C x H x W, but gets 2"),
+        (lambda: build(nn.GroupNorm(2, 4)), ShapeError, r"expects 4 channels, but gets 2; use GroupNorm\(\.\.\., 2\)"),
+        (lambda: nn.GroupNorm(3, 4), OptionError, "num_groups 3 must divide num_channels 4"),
+        (lambda: build(nn.LayerNorm(6)), ShapeError, r"expects inputs that end with 6, but gets 2x6x5"),
+        (lambda: nn.LayerNorm(()), OptionError, "normalized_shape must have at least one axis"),
+        (lambda: build(nn.PReLU(3)), ShapeError, "has 3 slopes, but gets 2 channels"),
+        (lambda: nn.GELU("erf"), OptionError, "approximate must be"),
+        (lambda: nn.Softplus(0), OptionError, "beta must be above 0"),
+        (lambda: build(nn.Dropout2d(), shape=(4,)), ShapeError, "expects maps"),
+        (lambda: nn.Unflatten(0, (2, 3)), OptionError, "dim=0 is the batch, which cannot be divided"),
+        (lambda: nn.Unflatten(1, 6), OptionError, "unflattened_size must be a tuple such as"),
+        (lambda: build(nn.Unflatten(3, (2, 3))), ShapeError, "expects 6 = 2x3 along dim=3, but gets 5"),
+        (lambda: build(nn.Unflatten(4, (2, 3))), ShapeError, "there is no axis dim=4 to divide"),
+        (lambda: nn.Upsample(), OptionError, "give size or scale_factor"),
+        (lambda: nn.Upsample(scale_factor=2, mode="linar"), OptionError, 'unknown mode "linar"; did you mean "linear"'),
+        (lambda: nn.Upsample(scale_factor=2, align_corners=True), OptionError, "align_corners has no meaning"),
+        (lambda: nn.Upsample((2, 3), mode="trilinear"), OptionError, 'mode "trilinear" is not for 2 axes'),
+        (lambda: build(nn.Upsample(scale_factor=0.1)), ShapeError, "cells 6x5 cannot become 0x0"),
+        (lambda: build(nn.Upsample(scale_factor=2, mode="linear")), ShapeError, "expects sequences C x L"),
+        (lambda: build(nn.ReflectionPad2d(5)), ShapeError, 'with mode "reflect" does not fit an axis of 5 cells'),
+        (lambda: nn.ReplicationPad2d(-1), OptionError, "padding must be at least 0, got -1"),
+        (lambda: nn.ZeroPad2d((1, 2)), OptionError, r"padding must be a number or \(left, right, top, bottom\)"),
+        (lambda: build(nn.ZeroPad2d(-3)), ShapeError, "does not fit an axis of"),
+    ],
+)
+def test_more_refusals(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("loss", "last", "match"),
+    [
+        (nn.MSELoss("none"), nn.Identity(), r"MSELoss\(reduction='none'\) gives an array; training needs one number"),
+        (nn.NLLLoss(), nn.Identity(), "nothing"),
+        (
+            nn.NLLLoss(),
+            nn.Softmax(),
+            r"NLLLoss takes logarithms .* ends in Softmax\(\); end it with Linear and LogSoftmax",
+        ),
+    ],
+)
+def test_losses_that_do_not_fit_a_network(loss, last, match):
+    net = nn.Sequential(nn.Linear(4, 3), last)
+    if match == "nothing":
+        loss.check_network(net)
+        return
+    with pytest.raises(OptionError, match=match):
+        loss.check_network(net)
