@@ -24,7 +24,7 @@ from pellucid.shapes import (
 
 
 class _Windows(NamedTuple):
-    """Attributes: reach is the padding, extended until it holds every window."""
+    """The windows of a pool; reach is the padding, extended until it holds every window."""
 
     kernel: Shape
     stride: Shape
