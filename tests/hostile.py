@@ -60,8 +60,35 @@ def network(dtype: str = "float32") -> nn.Sequential:
     return net
 
 
+def kinds_of_layers() -> nn.Sequential:
+    """A network with layers of each kind: padding, branches, unpooling, norms, one and three dimensions."""
+    return nn.Sequential(
+        nn.ZeroPad2d((1, 0, 1, 0)),
+        nn.Concat(
+            nn.Identity(),
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.GroupNorm(2, 4, affine=False)),
+            nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Sequential(nn.PReLU(3), nn.GroupNorm(1, 3))),
+        ),
+        nn.LayerNorm((10, 9, 7), elementwise_affine=False),
+        nn.ConvTranspose2d(10, 4, 3, stride=2, groups=2),
+        nn.LayerNorm(15, bias=False),
+        nn.Upsample(scale_factor=1.5, mode="bilinear", align_corners=True),
+        nn.AdaptiveMaxPool2d((4, 6)),
+        nn.Flatten(),
+        nn.Unflatten(1, (4, 24)),
+        nn.Conv1d(4, 2, 5),
+        nn.BatchNorm1d(2),
+        nn.Unflatten(2, (5, 2, 2)),
+        nn.Conv3d(2, 2, 2, bias=False),
+        nn.BatchNorm3d(2, affine=False),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ).build((3, 8, 6), seed=1)
+
+
 def model(dtype: str = "float32") -> Model:
-    """That network with input spec and names."""
+    """The small network with input spec and names."""
     spec = InputSpec((3, 8, 6), (0.0, 255.0), (0.1, 0.2, 0.3), (0.5, 0.25, 1 / 3), "light")
     return Model(network(dtype), spec, CLASSES, {"val_accuracy": 0.1 + 0.2}, "ab" * 32)
 
@@ -167,6 +194,11 @@ def layer(number: int, **arguments: Any) -> Make:
     return lambda content: repacked(content, change)
 
 
+def instead(*layers: dict[str, Any]) -> Make:
+    """Put others at the place of the ReLU, which gets and gives 4x6x4."""
+    return fact("network", "layers", 2, value={"layer": "Sequential", "layers": list(layers)})
+
+
 def tensor(name: str, change: Callable[[np.ndarray], np.ndarray] | None) -> Make:
     """Change a tensor, or leave it out."""
 
@@ -225,6 +257,9 @@ FOREIGN = "is not a pellucid file"
 NOT_OURS = "not one that pellucid wrote, or it is damaged"
 TABLE = "its table of tensors is wrong"
 SIZE = "is cut off or damaged: it holds"
+MAPS = "its maps do not fit into memory"
+SMALL = {"layer": "AdaptiveAvgPool2d", "output_size": [6, 4]}
+TRANSPOSE = {"layer": "ConvTranspose2d", "in_channels": 4, "out_channels": 4, "groups": 4, "bias": False}
 
 MODELS: dict[str, tuple[Make, str]] = {
     # Other files
@@ -367,12 +402,62 @@ MODELS: dict[str, tuple[Make, str]] = {
     "dilation 10^9": (layer(0, dilation=10**9), "does not fit into"),
     "padding -1": (layer(0, padding=-1), "padding must be at least 0, got -1"),
     "padding 10^9": (layer(0, padding=10**9), "are too large"),
-    "padding 10 000": (layer(0, padding=10_000, stride=[4001, 6667]), "its maps do not fit into memory"),
+    "padding 10 000": (layer(0, padding=10_000, stride=[4001, 6667]), MAPS),
     "padding by name": (layer(0, padding="eval"), 'unknown padding "eval"'),
     "bias no": (layer(0, bias="no"), "bias must be True or False, got 'no'"),
     "dropout 2": (layer(5, p=2), "p is the share of elements to drop"),
     "negative eps": (layer(1, eps=-1), "eps must be a number of at least 0, got -1"),
     "pool of 10^9": (layer(4, kernel_size=10**9), "does not fit into"),
+    "pool beyond the maps": (
+        instead({"layer": "MaxPool2d", "kernel_size": 20_000, "ceil_mode": True}, SMALL),
+        MAPS,
+    ),
+    "10^9 slopes": (instead({"layer": "PReLU", "num_parameters": 10**9}), "'PReLU' has more parameters than the file"),
+    "10^9 channels in a branch": (
+        instead({"layer": "Concat", "branches": [{"layer": "GroupNorm", "num_groups": 1, "num_channels": 10**9}]}),
+        "'GroupNorm' has more parameters than the file holds",
+    ),
+    "10^10 numbers of a norm": (
+        instead({"layer": "LayerNorm", "normalized_shape": [10**5, 10**5]}),
+        "'LayerNorm' has more parameters than the file holds",
+    ),
+    "kernel of a volume": (
+        instead({"layer": "Conv3d", "in_channels": 1, "out_channels": 1, "kernel_size": 50}),
+        "'Conv3d' has more parameters than the file holds",
+    ),
+    "10^10 transposed weights": (
+        instead({"layer": "ConvTranspose2d", "in_channels": 10**5, "out_channels": 10**5, "kernel_size": 1}),
+        "'ConvTranspose2d' has more parameters than the file holds",
+    ),
+    "stride of a transpose": (instead({**TRANSPOSE, "kernel_size": 1, "stride": 4500}, SMALL), MAPS),
+    "dilation of a transpose, cut off": (
+        instead({**TRANSPOSE, "kernel_size": 2, "dilation": 20_000, "padding": 10_000}),
+        MAPS,
+    ),
+    "dilation, padded by name": (fact("network", "layers", 3, "body", "layers", 0, "dilation", value=20_000), MAPS),
+    "padding of four sides": (instead({"layer": "ZeroPad2d", "padding": 10_000}, SMALL), MAPS),
+    "padded, and the other axis cut": (
+        instead(
+            {"layer": "ZeroPad2d", "padding": [0, 0, 60_000, 0]},
+            {"layer": "ZeroPad2d", "padding": [60_000, 0, -60_005, 0]},
+            SMALL,
+        ),
+        MAPS,
+    ),
+    "upsampling": (instead({"layer": "Upsample", "size": [20_000, 20_000]}, SMALL), MAPS),
+    "upsampling, one axis after the other": (
+        instead({"layer": "Upsample", "size": [1, 10**6]}, {"layer": "Upsample", "size": [10**6, 1]}, SMALL),
+        MAPS,
+    ),
+    "align_corners 1": (
+        instead({"layer": "Upsample", "scale_factor": 2, "mode": "bilinear", "align_corners": 1}),
+        "align_corners must be True, False or None, got 1",
+    ),
+    "no branches": (instead({"layer": "Concat", "branches": []}), "Concat needs at least one branch"),
+    "unpooling of no pool": (
+        instead({"layer": "MaxUnpool2d", "pool": {"layer": "ReLU"}, "body": {"layer": "ReLU"}}),
+        "pool must be a MaxPool2d without dilation, got ReLU()",
+    ),
     "start by code": (layer(7, init="__import__"), 'unknown initialization "__import__"'),
     # The weights
     "tensor missing": (tensor("7.bias", None), "missing ['7.bias'], extra none"),

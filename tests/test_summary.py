@@ -94,6 +94,10 @@ def conv(before, after, kernel, stride=1, **options):
     return nn.Conv2d(before, after, kernel, stride, bias=False, init=("constant", 1.0), **options)
 
 
+def transposed(kernel, stride, **options):
+    return nn.ConvTranspose2d(1, 1, kernel, stride, bias=False, init=("constant", 1.0), **options)
+
+
 def small_block(**options):
     return nn.Residual(conv(1, 1, 3, padding=1), **options)
 
@@ -138,6 +142,20 @@ NETS = {
         nn.Residual(nn.Flatten(), nn.Sequential(conv(2, 2, 3, padding=1), nn.Flatten())),
         nn.ReLU(),
     ],
+    "transposed": [conv(1, 1, 3, 4), transposed(3, 2, padding=1, output_padding=1), conv(1, 1, (2, 3))],
+    "transposed, dilated": [conv(1, 1, 3, 5), transposed((2, 3), (3, 1), dilation=(1, 3)), nn.AvgPool2d(2)],
+    "nearest": [conv(1, 1, 3, 5), nn.Upsample(scale_factor=(2, 1.5)), conv(1, 1, 3)],
+    "bilinear": [conv(1, 1, 3, 5), nn.Upsample((20, 9), mode="bilinear"), conv(1, 1, 2)],
+    "bicubic": [conv(1, 1, 3, 8), nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True), nn.ReLU()],
+    "branches": [conv(1, 1, 3), nn.Concat(conv(1, 2, 1), conv(1, 1, (5, 3), padding=(2, 1))), conv(3, 1, 2)],
+    "branches of features": [
+        nn.AvgPool2d(20),
+        nn.Concat(nn.Flatten(), nn.Sequential(conv(1, 1, 2), nn.Flatten())),
+        nn.ReLU(),
+    ],
+    "padding of four sides": [conv(1, 1, 3), nn.ZeroPad2d((3, 0, -1, 2)), conv(1, 1, 5, 2), nn.ReplicationPad2d(2)],
+    "a mirror": [conv(1, 1, 3, 8), nn.ReflectionPad2d((3, 0, 0, 2)), conv(1, 1, 2, 2)],
+    "a mirror in a convolution": [conv(1, 1, 3, 8), conv(1, 1, 3, 2, padding=2, padding_mode="reflect")],
     "no cell sees the whole padded window": [conv(1, 1, 3, 15), conv(1, 1, 7, 4, padding=3)],
 }
 
@@ -180,6 +198,39 @@ def test_receptive_field_by_hand():
     assert [layer.receptive_field for layer in summarize(features).layers] == [(1, 1), (1, 1)]
     softmax = nn.Sequential(nn.Softmax(), nn.Flatten(), nn.Softmax(), input_shape=(2, 5, 3))
     assert [layer.receptive_field for layer in summarize(softmax).layers] == [(1, 1), (1, 1), (5, 3)]
+
+
+def test_receptive_fields_of_other_layers_by_hand():
+    """Unpooling needs the windows of its pool; norms of an image see all of it, batch norm does not."""
+    net = nn.Sequential(
+        nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Conv2d(1, 1, 1)),
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.LayerNorm(10),
+        nn.GroupNorm(1, 2),
+        input_shape=(1, 14, 12),
+    )
+    fields = {path: layer.receptive_field for path, layer in by_path(net).items()}
+    assert fields == {"0.pool": (2, 2), "0.body": (2, 2), "1": (4, 4), "2": (4, 4), "3": (4, 12), "4": (14, 12)}
+
+
+def test_sequences_and_volumes():
+    sequence = nn.Sequential(
+        nn.Conv1d(4, 8, 5, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.LazyLinear(3), input_shape=(4, 22)
+    )
+    layers = summarize(sequence).layers
+    assert [layer.receptive_field for layer in layers] == [(5,), (5,), (7,), (7,), (19,)]
+    assert [layer.dropped for layer in layers] == [(1,), (0,), (1,), (0,), (0,)]
+    assert layers[0].multiply_adds == 4 * 8 * 5 * 9
+    volume = nn.Sequential(nn.Conv3d(1, 2, (1, 2, 3)), nn.AvgPool3d(2), input_shape=(1, 4, 7, 8))
+    assert [layer.receptive_field for layer in summarize(volume).layers] == [(1, 2, 3), (2, 3, 4)]
+    assert summarize(volume).layers[1].dropped == (0, 0, 0)
+    assert " 2x3x4" in str(summarize(volume))
+
+
+def test_a_transposed_convolution_multiplies_at_each_input_cell():
+    net = nn.Sequential(nn.ConvTranspose2d(3, 4, (2, 5), 2, groups=1), input_shape=(3, 6, 7))
+    assert summarize(net).multiply_adds == 3 * 4 * 2 * 5 * 6 * 7
 
 
 @pytest.mark.capability("H22")

@@ -26,7 +26,21 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
-    from pellucid import data, engines, functional, interop, metrics, models, nn, optim, random, schedules, testing
+    from pellucid import (
+        arithmetic,
+        data,
+        engines,
+        filters,
+        functional,
+        interop,
+        metrics,
+        models,
+        nn,
+        optim,
+        random,
+        schedules,
+        testing,
+    )
     from pellucid.model import InputSpec, Model, Prediction, load
     from pellucid.summary import summarize
     from pellucid.training import Callback, EarlyStopping, Run, evaluate, fit
@@ -34,8 +48,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
+    "arithmetic",
     "data",
     "engines",
+    "filters",
     "functional",
     "interop",
     "metrics",
@@ -74,9 +90,11 @@ __all__ = [
     "Run",
     "ShapeError",
     "TrainingError",
+    "arithmetic",
     "data",
     "engines",
     "evaluate",
+    "filters",
     "fit",
     "functional",
     "interop",

@@ -6,22 +6,34 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from pellucid import nn
 from pellucid._types import Shape
 from pellucid.errors import EngineError
-from pellucid.nn import AdaptiveAvgPool2d, Flatten, Layer, Linear, Network, Residual, Softmax
+from pellucid.functional.padding import copied
+from pellucid.functional.resample import terms
+from pellucid.nn import Layer, Network
 from pellucid.nn.layer import join
-from pellucid.shapes import adaptive_regions, resolve_padding, text, window_extent
+from pellucid.shapes import Pair, adaptive_regions, resized, resolve_padding, text, window_extent
 
 _BATCH = 64  # what fit takes by default
 
-_Spans: TypeAlias = list[tuple[int, int]]
-_View: TypeAlias = tuple[_Spans, _Spans]
-"""What each cell sees of the input: (start, stop) rows and (start, stop) columns.
+_View: TypeAlias = list[list[Pair]]
+"""What each cell sees of the input: for each axis of positions, as rows and columns, a list of (start, stop).
 
-Maps have one entry for each row of cells and one for each column; vectors have one in both lists for each feature.
+Maps have an entry for each row of cells in the first list, and for each column in the second; vectors, and all else
+that has not the input's number of axes, have one in every list for each number.
 """
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_ADAPTIVE = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_PADS = (nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,9 @@ class LayerSummary:
         parameters: How many; 0 at the second place of a shared layer.
         multiply_adds: Multiplications with a weight, for one image.
         activation_bytes: Memory of its output for one image, float32.
-        receptive_field: (height, width) of the input pixels that one output cell sees; the largest, if cells differ.
-        dropped: (rows, columns) at the bottom and right that no window covers.
+        receptive_field: How many input cells one output cell sees along each axis, of images (height, width) in
+            pixels; the most, if cells differ.
+        dropped: How many cells at the end of each axis no window covers, of images (rows, columns).
     """
 
     path: str
@@ -45,8 +58,8 @@ class LayerSummary:
     parameters: int
     multiply_adds: int
     activation_bytes: int
-    receptive_field: tuple[int, int]
-    dropped: tuple[int, int]
+    receptive_field: Shape
+    dropped: Shape
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,8 @@ class Summary:
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "output", "parameters", "mult-adds", "memory", "sees", "drops")]
-        rows.append(("", "input", text(self.input_shape), "", "", size(4 * math.prod(self.input_shape)), "1x1", ""))
+        pixel = text((1,) * len(self.layers[0].receptive_field))
+        rows.append(("", "input", text(self.input_shape), "", "", size(4 * math.prod(self.input_shape)), pixel, ""))
         for layer in self.layers:
             rows.append(
                 (
@@ -149,7 +163,7 @@ def summarize(network: Network) -> Summary:
     seen: set[int] = set()
     layers = []
     for path, layer, before, after in steps:
-        rows, columns = (max(max(0, stop - start) for start, stop in spans) for spans in views[path])
+        sees = tuple(max(max(0, stop - start) for start, stop in spans) for spans in views[path])
         layers.append(
             LayerSummary(
                 path,
@@ -158,8 +172,8 @@ def summarize(network: Network) -> Summary:
                 0 if id(layer) in seen else sum(a.size for a in layer.named_parameters().values()),
                 layer.multiply_adds(before),
                 4 * math.prod(after),
-                (rows, columns),
-                _dropped(layer, before, after),
+                sees,
+                _dropped(layer, before, after, len(sees)),
             )
         )
         seen.add(id(layer))
@@ -189,12 +203,25 @@ def _walk(
         shapes: Shapes before and after each leaf, by path.
         views: Where to note, by path.
     """
-    if isinstance(layer, Residual):
-        body = _walk(layer.body, join(path, "body"), view, shapes, views)
+    if isinstance(layer, nn.Residual):
+        ways = [_walk(layer.body, join(path, "body"), view, shapes, views), view]
         if layer.shortcut is not None:
-            view = _walk(layer.shortcut, join(path, "shortcut"), view, shapes, views)
-        rows, columns = ([_hull(both) for both in zip(*ways, strict=True)] for ways in zip(body, view, strict=True))
-        return rows, columns
+            ways[1] = _walk(layer.shortcut, join(path, "shortcut"), view, shapes, views)
+        return _merged(ways)
+    if isinstance(layer, nn.Concat):
+        branches = {name: _walk(child, join(path, name), view, shapes, views) for name, child in layer.children()}
+        below = [after for key, (_, after) in shapes.items() if key.startswith(join(path, ""))]
+        if below and len(below[-1]) == 1:  # vectors stand one behind the other
+            return [[span for spans in axis for span in spans] for axis in zip(*branches.values(), strict=True)]
+        return _merged(list(branches.values()))
+    if isinstance(layer, nn.MaxUnpool2d):
+        pooled = _walk(layer.pool, join(path, "pool"), view, shapes, views)
+        inner = _merged([_walk(layer.body, join(path, "body"), pooled, shapes, views), pooled])
+        windows = _reads(layer.pool, *shapes[join(path, "pool")]) or []
+        return [
+            [_hull(spans[i] for i, window in enumerate(axis) if cell in window) for cell in range(len(cells))]
+            for cells, spans, axis in zip(view, inner, windows, strict=True)
+        ]
     if isinstance(layer, Network):
         for name, child in layer.children():
             view = _walk(child, join(path, name), view, shapes, views)
@@ -203,68 +230,108 @@ def _walk(
     return views[path]
 
 
+def _merged(ways: list[_View]) -> _View:
+    """Return what is seen by one way or another."""
+    return [[_hull(spans) for spans in zip(*axis, strict=True)] for axis in zip(*ways, strict=True)]
+
+
 def _look(layer: Layer, view: _View, before: Shape, after: Shape) -> _View:
     """Return what the outputs of a leaf see if its inputs see view."""
-    rows, columns = view
-    windows = _windows(layer, before, after)
-    if windows is not None:
-        rows, columns = (
-            [_hull(spans[i] for i in window if 0 <= i < len(spans)) for window in axis]
-            for spans, axis in zip(view, windows, strict=True)
-        )
-        return rows, columns
-    if isinstance(layer, Flatten) and len(before) == 3:
-        channels, height, width = before
-        return [span for span in rows for _ in range(width)] * channels, columns * (channels * height)
-    mixes = isinstance(layer, (Linear, Softmax)) and len(before) == 1
-    if not mixes and len(before) == len(after) and _cells(before) == _cells(after):
-        return view
-    # Each output depends on all inputs; of an unknown layer that changes the size nobody can say less.
-    height, width = _cells(after)
-    return [_hull(rows)] * height, [_hull(columns)] * width
-
-
-def _windows(layer: Layer, before: Shape, after: Shape) -> list[list[range]] | None:
-    """Return for both axes which cells each output cell reads (some may lie in the padding); None without windows."""
-    if isinstance(layer, AdaptiveAvgPool2d):
+    dims = len(view)
+    reads = _reads(layer, before, after) if len(before) == dims + 1 else None
+    if reads is not None:
         return [
-            [range(n)[region] for region in adaptive_regions(n, o)] for n, o in zip(before[1:], after[1:], strict=True)
+            [_hull(spans[i] for i in cells if 0 <= i < len(spans)) for cells in axis]
+            for spans, axis in zip(view, reads, strict=True)
         ]
-    kernel = getattr(layer, "kernel_size", None)
-    if kernel is None or len(before) != 3:
+    if isinstance(layer, nn.Flatten) and len(before) == dims + 1:
+        # Features stand in row-major order: a cell of axis k returns every so many features.
+        size = before[1:]
+        return [
+            [span for span in spans for _ in range(math.prod(size[k + 1 :]))] * (before[0] * math.prod(size[:k]))
+            for k, spans in enumerate(view)
+        ]
+    mixed = _mixed(layer, before, dims)
+    if len(before) == len(after) and _cells(before, dims) == _cells(after, dims):
+        return [[_hull(spans)] * len(spans) if k in mixed else spans for k, spans in enumerate(view)]
+    # Each output depends on all inputs; of an unknown layer that changes the size nobody can say less.
+    return [[_hull(spans)] * count for spans, count in zip(view, _cells(after, dims), strict=True)]
+
+
+def _mixed(layer: Layer, before: Shape, dims: int) -> range:
+    """Return the axes of positions along which a layer that keeps the shape mixes all cells."""
+    if isinstance(layer, nn.GroupNorm) or (
+        len(before) == 1 and isinstance(layer, (nn.Linear, nn.Softmax, nn.LogSoftmax))
+    ):
+        return range(dims)
+    if isinstance(layer, nn.LayerNorm):
+        return range(max(0, dims - len(layer.normalized_shape)) if len(before) == dims + 1 else 0, dims)
+    return range(0)
+
+
+def _reads(layer: Any, before: Shape, after: Shape) -> list[list[Iterable[int]]] | None:
+    """Return for each axis which cells each output cell reads (some may lie outside); None where that is not local."""
+    sizes = list(zip(before[1:], after[1:], strict=False))
+    if isinstance(layer, _ADAPTIVE):
+        return [[range(n)[region] for region in adaptive_regions(n, o)] for n, o in sizes]
+    if isinstance(layer, nn.Upsample):
+        _, scales = resized(before[1:], layer.size, layer.scale_factor)
+        sums = [terms(n, o, s, layer.mode, bool(layer.align_corners)) for (n, o), s in zip(sizes, scales, strict=True)]
+        return [
+            [[int(c[i]) for c, w in axis if w[i]] for i in range(o)] for axis, (_, o) in zip(sums, sizes, strict=True)
+        ]
+    if isinstance(layer, _PADS):
+        left, right, top, bottom = layer.padding
+        pads = zip(before[1:], ((top, bottom), (left, right)), strict=True)
+        return [[[int(cell)] for cell in copied(n, sides, layer.mode)] for n, sides in pads]
+    if isinstance(layer, _TRANSPOSED):
+        window = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        return [
+            [[(i + p - a * d) // s for a in range(k) if (i + p - a * d) % s == 0] for i in range(o)]
+            for (_, o), k, s, p, d in zip(sizes, *window, strict=True)
+        ]
+    if not isinstance(layer, (*_CONVOLUTIONS, *_POOLS)):
         return None
-    stride = layer.stride  # type: ignore[attr-defined]
-    padding = layer.padding  # type: ignore[attr-defined]
-    dilation = getattr(layer, "dilation", (1, 1))
-    sides = resolve_padding(padding, (before[1], before[2]), kernel, stride, dilation)
-    axes = []
-    for o, k, s, d, (front, _) in zip(after[1:], kernel, stride, dilation, sides, strict=True):
+    sides = resolve_padding(layer.padding, before[1:], layer.kernel_size, layer.stride, layer.dilation)
+    axes: list[list[Iterable[int]]] = []
+    for (_, o), k, s, d, (front, _) in zip(sizes, layer.kernel_size, layer.stride, layer.dilation, sides, strict=True):
         axes.append([range(i * s - front, i * s - front + window_extent(k, d), d) for i in range(o)])
-    return axes
+    if not isinstance(layer, _CONVOLUTIONS) or layer.padding_mode == "zeros":
+        return axes
+    copies = [copied(n, both, layer.padding_mode).tolist() for n, both in zip(before[1:], sides, strict=True)]
+    return [
+        [[cells[i + front] for i in window] for window in axis]
+        for axis, cells, (front, _) in zip(axes, copies, sides, strict=True)
+    ]
 
 
-def _dropped(layer: Layer, before: Shape, after: Shape) -> tuple[int, int]:
-    """Return the rows and columns behind the last window."""
-    windows = _windows(layer, before, after)
-    if windows is None:
-        return 0, 0
-    return max(0, before[1] - windows[0][-1].stop), max(0, before[2] - windows[1][-1].stop)
+def _dropped(layer: Layer, before: Shape, after: Shape, dims: int) -> Shape:
+    """Return how many cells behind the last window each axis has."""
+    reads = (
+        _reads(layer, before, after)
+        if isinstance(layer, (*_CONVOLUTIONS, *_POOLS)) and len(before) == dims + 1
+        else None
+    )
+    if reads is None:
+        return (0,) * dims
+    return tuple(
+        max(0, n - 1 - max(cell for cells in axis for cell in cells)) for n, axis in zip(before[1:], reads, strict=True)
+    )
 
 
 def _pixels(shape: Shape) -> _View:
-    """Return the view of the input itself: each pixel sees itself; what has no rows and columns counts as one pixel."""
-    height, width = _cells(shape)
-    if len(shape) != 3:
-        return [(0, 1)] * height, [(0, 1)] * width
-    return [(i, i + 1) for i in range(height)], [(i, i + 1) for i in range(width)]
+    """Return the view of the input itself: each cell sees itself; a vector counts as one pixel."""
+    if len(shape) == 1:
+        return [[(0, 1)] * shape[0]] * 2
+    return [[(i, i + 1) for i in range(n)] for n in shape[1:]]
 
 
-def _cells(shape: Shape) -> tuple[int, int]:
-    """Return how many entries the two lists of a view have."""
-    return (shape[1], shape[2]) if len(shape) == 3 else (math.prod(shape), math.prod(shape))
+def _cells(shape: Shape, dims: int) -> Shape:
+    """Return how many entries the lists of a view have."""
+    return shape[1:] if len(shape) == dims + 1 else (math.prod(shape),) * dims
 
 
-def _hull(spans: Iterable[tuple[int, int]]) -> tuple[int, int]:
+def _hull(spans: Iterable[Pair]) -> Pair:
     """Return the smallest span that holds all spans; for none one that is empty and adds nothing to another hull."""
     start, stop = sys.maxsize, 0
     for first, last in spans:

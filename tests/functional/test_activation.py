@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from oracles import EXACT, assert_near, laid_out, layouts, randn, seeds
 from pellucid import functional as F
+from pellucid.errors import PellucidError
+from torch_parity import compare
 
 INF, NAN = np.inf, np.nan
 
@@ -62,20 +64,70 @@ def both(torch, name, x, dy, *options):
 
 @pytest.mark.capability("B19", "B20", "C14")
 @pytest.mark.parametrize("dtype", EXACT)
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("relu", ()),
+        ("leaky_relu", (0.2,)),
+        ("elu", (0.7,)),
+        ("silu", ()),
+        ("gelu", ()),
+        ("softplus", ()),
+        ("softplus", (2.0, 3.0)),
+        ("sigmoid", ()),
+        ("tanh", ()),
+    ],
+)
 @given(seed=seeds, shape=st.lists(st.integers(0, 4), min_size=1, max_size=4), layout=layouts)
-def test_elementwise_equal_torch(torch, dtype, name, seed, shape, layout):
+def test_elementwise_equal_torch(torch, dtype, name, options, seed, shape, layout):
     x = np.where(randn(seed + 1, *shape) > 1, 0, 4 * randn(seed, *shape)).astype(dtype)
     dy = randn(seed + 2, *shape, dtype=dtype)
-    options = (0.2,) if name == "leaky_relu" else ()
     expected, dx = both(torch, name, x, dy, *options)
     x, dy = laid_out(x, layout), laid_out(dy, layout)
     y = getattr(F, name)(x, *options)
-    kept = x if "relu" in name else y
+    kept = y if name in ("sigmoid", "tanh") else x
     actual = getattr(F, f"{name}_backward")(dy, kept, *options)
     assert y.dtype == actual.dtype == dtype
-    assert_near(y, expected, EXACT[dtype], "y")
+    assert_near(y, expected, EXACT[dtype], "y", size=1e-3)  # tails of GELU and Softplus vanish
     assert_near(actual, dx, EXACT[dtype], "dx", size=np.abs(dy).max(initial=0))
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@given(seed=seeds, shape=st.lists(st.integers(0, 4), min_size=1, max_size=4), layout=layouts)
+def test_gelu_by_tanh_equals_torch(torch, dtype, seed, shape, layout):
+    compare(torch, "gelu", [3 * randn(seed, *shape)], {"approximate": "tanh"}, dtype, layout, size=1.0)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@given(seed=seeds, shape=st.lists(st.integers(0, 4), min_size=2, max_size=4), each=st.booleans(), layout=layouts)
+def test_prelu_equals_torch(torch, dtype, seed, shape, each, layout):
+    weight = randn(seed + 1, max(1, shape[1]) if each else 1)
+    shape[1] = max(1, shape[1])
+    compare(torch, "prelu", [randn(seed, *shape), weight], {}, dtype, layout, keep=("x", "weight"), size=1.0)
+
+
+def test_activations_far_out():
+    """No overflow on either side."""
+    x = np.array([-1e4, -50.0, 50.0, 1e4])
+    assert F.softplus(x).tolist() == [0, np.log1p(np.exp(-50.0)), 50, 1e4]
+    assert F.elu(x, 2.0).tolist() == [-2, -2 * (1 - np.exp(-50.0)), 50, 1e4]
+    assert np.array_equal(F.silu(x)[[0, 3]], [0, 1e4])
+    for approximate in ("none", "tanh"):
+        assert np.array_equal(F.gelu(x, approximate)[[0, 2, 3]], [0, 50, 1e4])
+        assert F.gelu_backward(np.ones(4), x, approximate).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "match"),
+    [
+        ("gelu", (np.zeros(2), "erf"), 'approximate must be "none" or "tanh", got \'erf\''),
+        ("prelu", (np.zeros((2, 3)), np.zeros(2)), "weight must have one slope for all or one for each channel of x"),
+        ("prelu", (np.zeros((2, 3)), np.zeros((3, 1))), "weight must have one slope"),
+    ],
+)
+def test_refusals(torch, name, arguments, match):
+    with pytest.raises(PellucidError, match=match):
+        getattr(F, name)(*arguments)
 
 
 @pytest.mark.capability("B20", "C14")
@@ -85,7 +137,9 @@ def test_softmax_equals_torch_along_any_axis(torch, dtype, seed, shape, data, la
     dim = data.draw(st.integers(-len(shape), len(shape) - 1))
     x, dy = (5 * randn(seed, *shape)).astype(dtype), randn(seed + 1, *shape, dtype=dtype)
     expected, dx = both(torch, "softmax", x, dy, dim)
-    logs, _ = both(torch, "log_softmax", x, dy, dim)
+    logs, dlogs = both(torch, "log_softmax", x, dy, dim)
+    from_logs = F.log_softmax_backward(laid_out(dy, layout), F.log_softmax(x, dim), dim)
+    assert_near(from_logs, dlogs, EXACT[dtype], "dx of log_softmax", size=np.abs(dy).sum())
     y = F.softmax(laid_out(x, layout), dim)
     actual = F.softmax_backward(laid_out(dy, layout), y, dim)
     assert y.dtype == actual.dtype == F.log_softmax(x, dim).dtype == dtype

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from oracles import EXACT, assert_near, randn, seeds
 from pellucid import functional as F
-from pellucid.errors import DataError, OptionError, ShapeError
+from pellucid.errors import DataError, OptionError, PellucidError, ShapeError
+from torch_parity import refused_alike
 
 
 @pytest.mark.capability("D1")
@@ -98,6 +99,108 @@ def test_elementwise_losses_equal_torch(torch, dtype, name, seed, shape):
     gradient = getattr(F, f"{name}_backward")(*arguments)
     assert gradient.dtype == dtype
     assert_near(gradient, leaf.grad, EXACT[dtype] * 10)
+
+
+def reduced_alike(torch, name, output, arguments, options, dtype):
+    """Value and gradient for one reduction; with "none" the gradient by each term is random."""
+    leaf = torch.tensor(output, requires_grad=True)
+    theirs = {key: torch.tensor(v) if isinstance(v, np.ndarray) else v for key, v in options.items()}
+    expected = getattr(torch.nn.functional, name)(leaf, *map(torch.tensor, arguments), **theirs)
+    dy = randn(3, *expected.shape)
+    expected.backward(torch.tensor(dy))
+    arguments = [a.astype(dtype) if a.dtype.kind == "f" else a for a in arguments]
+    value = getattr(F, name)(output.astype(dtype), *arguments, **options)
+    dy = dy.astype(dtype) if dy.ndim else float(dy)
+    gradient = getattr(F, f"{name}_backward")(output.astype(dtype), *arguments, **options, dy=dy)
+    assert gradient.dtype == dtype
+    assert isinstance(value, float) or value.dtype == dtype
+    assert_near(value, expected, EXACT[dtype] * 10, size=1.0)
+    assert_near(gradient, leaf.grad, EXACT[dtype] * 10, "gradient", size=1.0)
+
+
+ELEMENTWISE = {
+    "mse_loss": [{}],
+    "l1_loss": [{}],
+    "smooth_l1_loss": [{}, {"beta": 0.3}, {"beta": 0.0}],
+    "huber_loss": [{}, {"delta": 0.3}],
+    "binary_cross_entropy": [{}, {"weight": ...}],
+    "binary_cross_entropy_with_logits": [{}, {"weight": ...}, {"pos_weight": ...}, {"weight": ..., "pos_weight": ...}],
+}
+
+
+@pytest.mark.capability("D2", "C14")
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@given(seed=seeds, shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
+def test_elementwise_losses_equal_torch_in_every_reduction(torch, dtype, name, reduction, seed, shape, data):
+    rng = np.random.default_rng(seed)
+    target = rng.random(shape)
+    output = rng.uniform(0.05, 0.95, shape) if name == "binary_cross_entropy" else rng.normal(0, 1.5, shape)
+    options = dict(data.draw(st.sampled_from(ELEMENTWISE[name])), reduction=reduction)
+    for key in [key for key, value in options.items() if value is ...]:
+        options[key] = rng.random(data.draw(st.sampled_from([shape, shape[-1:]])))
+    reduced_alike(torch, name, output, [target], options, dtype)
+
+
+@pytest.mark.capability("D1", "C14")
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@given(problem=problems())
+def test_losses_of_classes_equal_torch_in_every_reduction(torch, dtype, reduction, problem):
+    logits, target, weight, smoothing = problem
+    options = {"reduction": reduction} if weight is None else {"reduction": reduction, "weight": weight}
+    reduced_alike(torch, "cross_entropy", logits, [target], {**options, "label_smoothing": smoothing}, dtype)
+    if target.ndim == 1:
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        reduced_alike(torch, "nll_loss", log_p, [target], options, dtype)
+
+
+def test_probabilities_of_zero_and_one():
+    """A logarithm is at least -100, as in PyTorch; the gradient stays finite."""
+    p, t = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])
+    assert F.binary_cross_entropy(p, t, reduction="none").tolist() == [0, 0, 100, 100]
+    gradient = F.binary_cross_entropy_backward(p, t, reduction="sum")
+    assert gradient.tolist() == pytest.approx([0, 0, -1e12, 1e12])
+
+
+def test_losses_by_hand():
+    output, target = np.array([[1.0, -2.0, 0.0]]), np.array([[0.5, 1.0, 0.0]])
+    assert F.l1_loss(output, target, "sum") == 3.5
+    assert F.smooth_l1_loss(output, target, "none").tolist() == [[0.125, 2.5, 0]]
+    assert F.smooth_l1_loss(output, target, "none", 2.0).tolist() == [[0.0625, 2, 0]]
+    assert F.huber_loss(output, target, "none", 2.0).tolist() == [[0.125, 4, 0]]
+    assert F.huber_loss_backward(output, target, "sum", 2.0).tolist() == [[0.5, -2, 0]]
+    assert F.nll_loss(np.array([[-1.0, -3.0], [-2.0, -5.0]]), np.array([1, 0]), np.array([3.0, 1.0])) == 9 / 4
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "match"),
+    [
+        ("mse_loss", (np.zeros(2), np.zeros(2)), {"reduction": "avg"}, 'unknown reduction "avg"'),
+        ("cross_entropy", (np.zeros((1, 2)), np.zeros(1, int)), {"reduction": "men"}, 'unknown reduction "men"'),
+        ("huber_loss", (np.zeros(2), np.zeros(2)), {"delta": 0}, "delta must be above 0"),
+        ("huber_loss", (np.zeros(2), np.zeros(2)), {"delta": -1.0}, "delta must be a number of at least 0, got -1.0"),
+        ("smooth_l1_loss", (np.zeros(2), np.zeros(2)), {"beta": -1.0}, "beta must be a number of at least 0"),
+        (
+            "binary_cross_entropy",
+            (np.array([1.5]), np.zeros(1)),
+            {},
+            "outputs must be probabilities between 0 and 1, got 1.5",
+        ),
+        ("binary_cross_entropy", (np.array([np.nan]), np.zeros(1)), {}, "outputs must be probabilities"),
+        (
+            "binary_cross_entropy",
+            (np.zeros(2), np.zeros(2)),
+            {"weight": np.ones(3)},
+            r"weight of shape \(3,\) does not fit",
+        ),
+        ("nll_loss", (np.zeros((1, 2)), np.array([2])), {}, "label 2 is out of range"),
+        ("nll_loss", (np.zeros((1, 2)), np.zeros((1, 2))), {}, "takes labels, got floats"),
+    ],
+)
+def test_what_torch_refuses_in_other_losses_is_refused(torch, name, arguments, options, match):
+    refused_alike(torch, name, arguments, options, PellucidError, match)
 
 
 @pytest.mark.capability("D2")

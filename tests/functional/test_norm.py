@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oracles import EXACT, assert_near, ints, laid_out, layouts, randn, seeds
 from pellucid import functional as F
-from pellucid.errors import OptionError, ShapeError
+from pellucid.errors import OptionError, PellucidError, ShapeError
 
 
 @pytest.mark.capability("B22")
@@ -55,6 +55,85 @@ def test_equals_torch(torch, dtype, seed, n, c, size, training, affine, momentum
 
 
 @pytest.mark.capability("B22")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [(), (5,), (2, 3, 4)])
+def test_any_number_of_axes_equals_torch(torch, size, training):
+    """Vectors, sequences and volumes: each is what the maps of the same values in two axes give."""
+    x, weight, bias = 2 + randn(0, 4, 3, *size), randn(1, 3), randn(2, 3)
+    mean, var = randn(3, 3), 0.5 + randn(4, 3) ** 2
+    leaf = torch.tensor(x, requires_grad=True)
+    options = (torch.tensor(mean), torch.tensor(var), torch.tensor(weight), torch.tensor(bias), training)
+    expected = torch.nn.functional.batch_norm(leaf, *options)
+    dy = randn(5, *x.shape)
+    expected.backward(torch.tensor(dy))
+    dx = F.batch_norm_backward(dy, x, mean.copy(), var.copy(), weight, training)[0]
+    assert_near(F.batch_norm(x, mean, var, weight, bias, training), expected, 1e-10)
+    assert_near(dx, leaf.grad, 1e-10)
+    assert_near(mean, options[0], 1e-10)
+
+
+def affine(seed, shape, draw):
+    weight = randn(seed + 1, *shape) if draw(st.booleans()) else None
+    return weight, randn(seed + 2, *shape) if weight is not None and draw(st.booleans()) else None
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@given(data=st.data(), seed=seeds, groups=st.integers(1, 3), layout=layouts)
+def test_group_norm_equals_torch(torch, dtype, data, seed, groups, layout):
+    shape = (data.draw(st.integers(0, 3)), groups * data.draw(st.integers(2, 3)))
+    shape += tuple(data.draw(st.lists(st.integers(1, 4), max_size=3)))
+    arrays = [randn(seed, *shape), *affine(seed, shape[1:2], data.draw)]
+    compare_norm(torch, "group_norm", arrays, {"num_groups": groups, "eps": 1e-2}, dtype, layout)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@given(data=st.data(), seed=seeds, layout=layouts)
+def test_layer_norm_equals_torch(torch, dtype, data, seed, layout):
+    normalized = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    shape = (*data.draw(st.lists(st.integers(0, 3), max_size=2)), *normalized)
+    arrays = [randn(seed, *shape), *affine(seed, normalized, data.draw)]
+    compare_norm(torch, "layer_norm", arrays, {"normalized_shape": normalized, "eps": 1e-2}, dtype, layout)
+
+
+def compare_norm(torch, name, arrays, options, dtype, layout):
+    """Both take the options before weight and bias, so they go by name."""
+    named = ["x", "weight", "bias"]
+    leaves = [None if a is None else torch.tensor(a, requires_grad=True) for a in arrays]
+    expected = getattr(torch.nn.functional, name)(leaves[0], weight=leaves[1], bias=leaves[2], **options)
+    dy = randn(9, *expected.shape)
+    expected.backward(torch.tensor(dy))
+    x, weight, bias = (None if a is None else laid_out(a.astype(dtype), layout) for a in arrays)
+    y = getattr(F, name)(x, weight=weight, bias=bias, **options)
+    dy = laid_out(dy.astype(dtype), layout)
+    gradients = getattr(F, f"{name}_backward")(dy, x, weight=weight, **options)
+    assert y.dtype == dtype
+    assert_near(y, expected, EXACT[dtype], "y", size=1.0)
+    for which, leaf, gradient in zip(named, leaves, gradients, strict=True):
+        assert gradient.dtype == dtype
+        if leaf is not None:
+            assert_near(gradient, leaf.grad, EXACT[dtype], which, size=10 + np.abs(dy).sum())
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda f, x, a: f.group_norm(x, 4), "num_groups 4 must divide the 6 channels of x"),
+        (lambda f, x, a: f.group_norm(x, 0), "num_groups must be at least 1"),
+        (lambda f, x, a: f.group_norm(x, 2, a(3)), r"weight must have shape \(6,\), got \(3,\)"),
+        (lambda f, x, a: f.group_norm(x[:1, :, :1, 0], 6), "group norm needs more than one value per group"),
+        (lambda f, x, a: f.layer_norm(x, (5,)), r"x \(2, 6, 3, 4\) must end with normalized_shape \(5,\)"),
+        (lambda f, x, a: f.layer_norm(x, ()), r"must end with normalized_shape \(\)"),
+        (lambda f, x, a: f.layer_norm(x, (4,), None, a(3)), r"bias must have shape \(4,\), got \(3,\)"),
+    ],
+)
+def test_what_torch_refuses_in_other_norms_is_refused(torch, call, match):
+    with pytest.raises(PellucidError, match=match):
+        call(F, np.zeros((2, 6, 3, 4)), np.zeros)
+    with pytest.raises((RuntimeError, ValueError, ZeroDivisionError)):
+        call(torch.nn.functional, torch.zeros(2, 6, 3, 4), torch.zeros)
+
+
+@pytest.mark.capability("B22")
 def test_output_has_mean_zero_and_variance_one():
     y = F.batch_norm(5 + 3 * randn(0, 8, 3, 6, 5), np.zeros(3), np.ones(3), training=True, eps=0.0)
     assert np.abs(y.mean((0, 2, 3))).max() < 1e-14
@@ -91,8 +170,8 @@ def test_running_values_stay_outside_training():
             "more than one value per channel, .*; use a larger batch, or training=F",
         ),
         ((0, 2, 3, 3), float, True, ShapeError, "more than one value per channel"),
-        ((2, 3, 3), float, False, ShapeError, "x must have the axes N x C x H x W"),
-        ((4, 2), float, True, ShapeError, "x must have the axes N x C x H x W"),
+        ((2,), float, False, ShapeError, r"x must have the axes N x C x \.\.\., got shape \(2,\)"),
+        ((1, 2), float, True, ShapeError, "more than one value per channel"),
         ((4, 2, 3, 3), int, False, OptionError, "x must be float32 or float64, got int64"),
         ((4, 3, 3, 3), float, False, ShapeError, r"over 2 channels gets x \(4, 3, 3, 3\) with 3"),
         ((4, 1, 3, 3), float, True, ShapeError, "over 2 channels"),

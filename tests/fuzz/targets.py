@@ -23,7 +23,7 @@ import numpy as np
 import hostile
 import pellucid as pl
 from made import idx_bytes
-from pellucid import canonical
+from pellucid import canonical, filters
 from pellucid.cli.settings import resolve
 from pellucid.data.check import check
 from pellucid.data.images import FORMATS
@@ -248,6 +248,11 @@ def parse_config(data: bytes, folder: Path) -> object:
     return settings.make_optimizer(), settings.make_schedule(), settings.image_size()
 
 
+def parse_kernel(data: bytes, folder: Path) -> object:
+    (folder / "kernel.txt").write_bytes(data)
+    return filters.kernel(str(folder / "kernel.txt"))
+
+
 def good_npz() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -263,8 +268,9 @@ def good_config() -> bytes:
     return "\n".join(lines).encode()
 
 
-def spec() -> bytes:
-    return canonical.dumps(to_spec(hostile.network())).encode()
+@cache
+def specs() -> Sequence[bytes]:
+    return [canonical.dumps(to_spec(network)).encode() for network in (hostile.network(), hostile.kinds_of_layers())]
 
 
 def pictures() -> Sequence[bytes]:
@@ -282,11 +288,12 @@ TARGETS = {
     "model facts": Target(parse_facts, lambda: [facts_of(good_model())], change_json),
     "checkpoint": Target(parse_checkpoint, lambda: [good_checkpoint()], change_bytes),
     "checkpoint facts": Target(parse_checkpoint_facts, lambda: [facts_of(good_checkpoint())], change_json),
-    "spec": Target(parse_spec, lambda: [spec()], change_json),
-    "spec text": Target(parse_spec, lambda: [spec()], change_bytes),
+    "spec": Target(parse_spec, specs, change_json),
+    "spec text": Target(parse_spec, specs, change_bytes),
     "idx": Target(parse_idx, idx_seeds, change_bytes),
     "npz": Target(parse_npz, lambda: [good_npz(), hostile.patched(0, b"")()], change_bytes),
     "picture": Target(parse_picture, pictures, change_bytes),
     "folder": Target(parse_folder, pictures, change_bytes),
     "config": Target(parse_config, lambda: [good_config()], change_lines),
+    "kernel": Target(parse_kernel, lambda: [b"# an edge\n-1 0 1\n-2, 0, 2\n-1 0 1\n"], change_bytes),
 }

@@ -32,7 +32,9 @@ def test_changed_inputs(name, number, again):
             assert attempt(name, target.mutate(data, random), Path(folder)) in ("taken", "refused")
 
 
-@pytest.mark.parametrize("name", ["sealed", "model", "spec text", "idx", "npz", "picture", "folder", "config"])
+@pytest.mark.parametrize(
+    "name", ["sealed", "model", "spec text", "idx", "npz", "picture", "folder", "config", "kernel"]
+)
 @given(data=st.binary(max_size=300))
 def test_any_bytes(name, data):
     with TemporaryDirectory() as folder:

@@ -50,6 +50,17 @@ def header_of(content: bytes) -> dict:
 # What comes back
 
 
+def test_every_kind_of_layer_comes_back(tmp_path):
+    """Those without parameters must not be charged for any."""
+    net = hostile.kinds_of_layers()
+    spec = InputSpec((3, 8, 6), (0.0, 255.0), (0.1, 0.2, 0.3), (0.5, 0.25, 1 / 3), "light")
+    Model(net, spec, CLASSES, {}, "ab" * 32).save(tmp_path / "m")
+    twin = pl.load(tmp_path / "m").network
+    assert repr(twin) == repr(net)
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 6)).astype(np.float32)
+    assert np.array_equal(twin(x), net(x))
+
+
 @pytest.mark.parametrize("engine", engines.NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_predictions_are_identical_to_those_before_saving(tmp_path, dtype, engine):

@@ -131,15 +131,16 @@ class Backward(Forward):
             "class_weights": 0,
             "smoothing": 0.0,
         }
-        if type(loss) is nn.CrossEntropyLoss:
+        plain = loss.reduction == "mean"
+        if type(loss) is nn.CrossEntropyLoss and plain:
             classes = output.channels
             weights = np.ones(classes) if loss.weight is None else loss.weight
             operands |= {"class_weights": self.constants(weights), "smoothing": loss.label_smoothing}
             self.program.scratch = max(self.program.scratch, 2 * classes)
             kernel = losses.cross_entropy()
-        elif type(loss) is nn.MSELoss:
+        elif type(loss) is nn.MSELoss and plain:
             kernel = losses.elementwise_loss("mse")
-        elif type(loss) is nn.BCEWithLogitsLoss:
+        elif type(loss) is nn.BCEWithLogitsLoss and plain and loss.weight is None and loss.pos_weight is None:
             kernel = losses.elementwise_loss("bce")
         else:
             raise EngineError(

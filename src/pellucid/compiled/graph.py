@@ -170,10 +170,10 @@ def _walk(layer: Layer, path: str, value: Value, graph: Graph, shapes: Iterator[
             value = _walk(child, join(path, name), value, graph, shapes)
         return value
     kind = _KINDS.get(type(layer))
-    if kind is None:
+    if kind is None or _has_unknown_options(layer):
+        what = type(layer).__name__ if kind is None else repr(layer)
         raise EngineError(
-            f'the engine "compiled" has no kernel for layer {path} ({type(layer).__name__}); '
-            'the engine "reference" runs any layer'
+            f'the engine "compiled" has no kernel for layer {path} ({what}); the engine "reference" runs any layer'
         )
     number, shape = next(shapes)
     out = Value(shape, value.maps if len(shape) != 3 and kind != "linear" else _maps(shape))
@@ -181,6 +181,15 @@ def _walk(layer: Layer, path: str, value: Value, graph: Graph, shapes: Iterator[
         kind = "depthwise"
     graph.operations.append(Operation(kind, path, layer, number, [value], out))
     return out
+
+
+def _has_unknown_options(layer: Layer) -> bool:
+    """Return whether a layer of a known kind does something that its kernels do not."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.padding_mode != "zeros"
+    if isinstance(layer, nn.MaxPool2d):
+        return layer.dilation != (1, 1)
+    return isinstance(layer, nn.AvgPool2d) and not layer.count_include_pad
 
 
 def _in_order(value: Value, path: str, graph: Graph) -> Value:

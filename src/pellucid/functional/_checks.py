@@ -7,6 +7,11 @@ import numpy as np
 from pellucid._types import Array
 from pellucid.errors import OptionError, ShapeError
 
+MAPS = {1: "N x C x L", 2: "N x C x H x W", 3: "N x C x D x H x W"}
+"""Axes of a batch of sequences, images and volumes."""
+
+_ONE = {3: "sequence", 4: "image", 5: "volume"}
+
 
 def check_float(x: Array, name: str) -> None:
     """Raise an OptionError that names the argument unless x is an array of float32 or float64."""
@@ -27,5 +32,12 @@ def check(x: Array, name: str, axes: str) -> None:
     check_float(x, name)
     ndim = axes.count("x") + 1
     if x.ndim != ndim:
-        single = f"; for a single image use {name}[None]" if ndim == 4 and x.ndim == 3 else ""
+        alone = axes in MAPS.values() and x.ndim == ndim - 1
+        single = f"; for a single {_ONE[ndim]} use {name}[None]" if alone else ""
         raise ShapeError(f"{name} must have the axes {axes}, got shape {x.shape}{single}")
+
+
+def check_dy(dy: Array, shape: tuple[int, ...]) -> None:
+    """Raise a ShapeError unless dy has the output's shape."""
+    if dy.shape != shape:
+        raise ShapeError(f"dy must have the output's shape {shape}, got {dy.shape}")

@@ -1,39 +1,42 @@
-"""What convolution and pooling share: padding, and the views that the cells of a window see."""
+"""What convolution and pooling share, over any number of axes: padding, and what the cells of a window see."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from pellucid._types import Array
-from pellucid.shapes import Padding, Pair
+from pellucid._types import Array, Shape
+from pellucid.shapes import Padding
 
 
 def pad(x: Array, padding: Padding, value: float = 0.0) -> Array:
-    """Return x (N, C, H, W) with cells of the given value around each map."""
-    (top, bottom), (left, right) = padding
-    if not (top or bottom or left or right):
+    """Return x (N, C, ...) with cells of the given value before and after each axis."""
+    if not any(before or after for before, after in padding):
         return x
-    n, c, h, w = x.shape
-    padded = np.full((n, c, h + top + bottom, w + left + right), value, dtype=x.dtype)
-    padded[:, :, top : top + h, left : left + w] = x
+    size = x.shape[2:]
+    around = [before + n + after for n, (before, after) in zip(size, padding, strict=True)]
+    padded = np.full((*x.shape[:2], *around), value, dtype=x.dtype)
+    crop(padded, padding, size)[...] = x
     return padded
 
 
-def crop(padded: Array, padding: Padding, size: Pair) -> Array:
-    """Return the part of a padded array (N, C, H, W) that pad() put the input into."""
-    top, left = padding[0][0], padding[1][0]
-    return padded[:, :, top : top + size[0], left : left + size[1]]
+def crop(padded: Array, padding: Padding, size: Shape) -> Array:
+    """Return the part of a padded array (N, C, ...) that pad() put the input into."""
+    return padded[:, :, *(slice(before, before + n) for n, (before, _) in zip(size, padding, strict=True))]
 
 
-def taps(padded: Array, kernel: Pair, stride: Pair, dilation: Pair, out: Pair) -> Iterator[tuple[int, int, Array]]:
-    """Yield (a, b, view): view[..., i, j] is what cell (a, b) of the window at position (i, j) sees.
+def taps(padded: Array, kernel: Shape, stride: Shape, dilation: Shape, out: Shape) -> Iterator[Array]:
+    """Yield a view for each cell of the window, in row-major order: what it sees where the window stands.
 
-    In symbols view[..., i, j] = padded[..., i s + a d, j s + b d]. A view can be written to.
+    In symbols, for cell (a, b) of a window with two axes, view[..., i, j] = padded[..., i s + a d, j s + b d]. A view
+    can be written to.
     """
-    for a in range(kernel[0]):
-        rows = slice(a * dilation[0], a * dilation[0] + stride[0] * (out[0] - 1) + 1, stride[0])
-        for b in range(kernel[1]):
-            columns = slice(b * dilation[1], b * dilation[1] + stride[1] * (out[1] - 1) + 1, stride[1])
-            yield a, b, padded[..., rows, columns]
+    axes: list[list[Any]] = [
+        [slice(a * d, a * d + s * (o - 1) + 1, s) for a in range(k)]
+        for k, s, d, o in zip(kernel, stride, dilation, out, strict=True)
+    ]
+    for seen in itertools.product(*axes):
+        yield padded[(..., *seen)]

@@ -20,6 +20,7 @@ from pellucid.interop import sealed
 from pellucid.nn import Network
 from pellucid.nn.layer import blank
 from pellucid.nn.spec import from_spec, to_spec
+from pellucid.shapes import cover, resolve_padding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,28 +150,46 @@ def check_sizes(spec: dict[str, Any], held: int) -> None:
             parts += part
         if not isinstance(part, dict):
             continue
-        parts += [part[key] for key in ("layers", "body", "shortcut") if key in part]
+        parts += [part[key] for key in ("layers", "body", "shortcut", "branches", "pool") if key in part]
         name = f"{part.get('layer')!r:.40}"
         if "Lazy" in name:
             raise FileError(f"{name} has no sizes; a model file holds resolved layers only")
-        sizes = [part.get(key, 1) for key in ("in_features", "out_features", "num_features", "out_channels")]
-        kernel, channels, groups = part.get("kernel_size", 1), part.get("in_channels", 1), part.get("groups", 1)
-        if "out_channels" in part:
-            sizes += kernel if isinstance(kernel, list) else [kernel, kernel]
-            sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
-        if any(key in part for key in ("in_features", "num_features", "out_channels")):
-            total += abs(math.prod(n for n in sizes if isinstance(n, int)))
+        total += _least_size(part)
         if total > held:
             raise FileError(f"{name} has more parameters than the file holds")
+
+
+def _least_size(layer: dict[str, Any]) -> int:
+    """Return how many parameters a layer has at least, as its arguments say."""
+    keys = ["in_features", "out_features", "num_features", "num_parameters", "out_channels"]
+    keys += ["num_channels"] if layer.get("affine", True) else []
+    keys += ["normalized_shape"] if layer.get("elementwise_affine", True) else []
+    sizes = [layer[key] for key in keys if key in layer]
+    if "out_channels" in layer:
+        dims = {"1": 1, "3": 3}.get(str(layer.get("layer"))[-2:-1], 2)
+        channels, groups = layer.get("in_channels", 1), layer.get("groups", 1)
+        sizes.append(channels // groups if type(channels) is type(groups) is int and groups > 0 else 1)
+        sizes += [layer.get("kernel_size", 1)] * (1 if isinstance(layer.get("kernel_size"), list) else dims)
+    numbers = [n for size in sizes for n in (size if isinstance(size, list) else [size]) if isinstance(n, int)]
+    return abs(math.prod(numbers)) if sizes else 0
 
 
 def _check_maps(network: Network, shape: Shape) -> None:
     """Refuse a network that would take any memory for a single image, as a padding of thousands of zeros does."""
     total = 0
     for path, layer, before, after in network.trace(shape):
-        padding = getattr(layer, "padding", 0)
-        if isinstance(padding, tuple):
-            before = (before[0], *(n + 2 * p for n, p in zip(before[1:], padding, strict=False)))
-        total += math.prod(before) + math.prod(after)
+        total += math.prod(_widest(layer, before, after)) + math.prod(after)
         if total > _LARGEST_MAPS:
             raise FileError(f"layer {path} ({type(layer).__name__}) is too large: its maps do not fit into memory")
+
+
+def _widest(layer: Any, before: Shape, after: Shape) -> Shape:
+    """Return the largest maps on the way through a layer, which may be larger than those at both ends."""
+    if not hasattr(layer, "kernel_size"):
+        # Padding and resampling change one axis after the other.
+        return tuple(max(b, a) for b, a in zip(before, after, strict=True)) if len(before) == len(after) else before
+    padded, windows = (after, before) if hasattr(layer, "output_padding") else (before, after)
+    size, out = padded[1:], windows[1:]
+    sides = resolve_padding(layer.padding, size, layer.kernel_size, layer.stride, layer.dilation)
+    reach = cover(size, layer.kernel_size, layer.stride, sides, layer.dilation, out)
+    return padded[0], *(n + sum(p) for n, p in zip(size, reach, strict=True))

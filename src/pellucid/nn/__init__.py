@@ -1,41 +1,117 @@
 """Layers, containers and losses. Names, arguments, defaults and initialization are PyTorch's."""
 
 from pellucid.nn import init
-from pellucid.nn.activation import Dropout, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from pellucid.nn.containers import Residual, Sequential
-from pellucid.nn.conv import Conv2d, LazyConv2d
+from pellucid.nn.activation import (
+    ELU,
+    GELU,
+    Dropout,
+    Dropout2d,
+    LeakyReLU,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from pellucid.nn.containers import Concat, MaxUnpool2d, Residual, Sequential
+from pellucid.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, LazyConv2d
 from pellucid.nn.layer import Buffer, Layer, Parameter
-from pellucid.nn.linear import Flatten, LazyLinear, Linear
-from pellucid.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
+from pellucid.nn.linear import Flatten, Identity, LazyLinear, Linear, Unflatten
+from pellucid.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    L1Loss,
+    Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from pellucid.nn.network import Network
-from pellucid.nn.norm import BatchNorm2d
-from pellucid.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from pellucid.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from pellucid.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from pellucid.nn.resize import ReflectionPad2d, ReplicationPad2d, Upsample, ZeroPad2d
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
+    "Concat",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout2d",
     "Flatten",
+    "GroupNorm",
+    "HuberLoss",
+    "Identity",
+    "L1Loss",
     "Layer",
+    "LayerNorm",
     "LazyConv2d",
     "LazyLinear",
     "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "Loss",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool2d",
+    "NLLLoss",
     "Network",
+    "PReLU",
     "Parameter",
     "ReLU",
+    "ReflectionPad2d",
+    "ReplicationPad2d",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
+    "Softplus",
     "Tanh",
+    "Unflatten",
+    "Upsample",
+    "ZeroPad2d",
     "init",
 ]

@@ -1,14 +1,18 @@
-"""Networks are trees of these: layers one after another, and a body with a way around it."""
+"""Networks are trees of these: layers one after another, a body with a way around it, branches side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import overload
 
+import numpy as np
+
+from pellucid import functional as F
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.nn.layer import Backward, Gradients, Layer, join
 from pellucid.nn.network import Network, Steps
+from pellucid.nn.pool import MaxPool2d
 from pellucid.random import Source, advance
 from pellucid.shapes import text
 
@@ -112,10 +116,6 @@ class Sequential(Network):
             source = f"layer {join(prefix, name)} ({type(child).__name__})"
         return shape
 
-    def __repr__(self) -> str:
-        lines = [f"  ({name}) {layer!r}".replace("\n", "\n  ") for name, layer in self.children()]
-        return "Sequential(\n" + "\n".join(lines) + "\n)" if lines else "Sequential()"
-
 
 class Residual(Network):
     """y = body(x) + shortcut(x), with nothing after the sum (He et al.: Deep residual learning, 2015).
@@ -193,6 +193,137 @@ class Residual(Network):
             raise ShapeError(f"{where} adds {text(out)} from its body to {text(around)} from around it; {cure}")
         return out
 
-    def __repr__(self) -> str:
-        lines = [f"  ({name}) {layer!r}".replace("\n", "\n  ") for name, layer in self.children()]
-        return "Residual(\n" + "\n".join(lines) + "\n)"
+
+class Concat(Network):
+    """The outputs of several branches one behind the other along the channels: an inception block, a U-Net's skip.
+
+    All branches get the same input (N, C, ...) and must give the same size. Identity() as a branch hands the input on.
+
+    Args:
+        *branches: Layers, or Sequentials.
+
+    Raises:
+        ShapeError: When built, where the branches give different sizes.
+
+    >>> import numpy as np
+    >>> from pellucid import nn
+    >>> block = nn.Concat(nn.Identity(), nn.Conv2d(2, 5, 3, padding=1))
+    >>> block(np.zeros((1, 2, 6, 6), dtype=np.float32)).shape
+    (1, 7, 6, 6)
+    """
+
+    def __init__(self, *branches: Layer) -> None:
+        super().__init__()
+        if not branches:
+            raise OptionError("Concat needs at least one branch")
+        self._children = {str(i): _check_layer(branch) for i, branch in enumerate(branches)}
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (y, backward); each branch gets back the gradient of its channels, and their dx are added.
+
+        Args:
+            x: Input, (N, C, ...).
+            training: Whether dropout drops and batch norm uses the batch.
+            rng: Stream or generator for the layers that draw.
+        """
+        outputs: list[Array] = []
+        backwards: list[tuple[str, Backward]] = []
+        for name, branch in self.children():
+            y, backward_of_branch = branch.forward(x, training=training, rng=rng)
+            outputs.append(y)
+            backwards.append((name, backward_of_branch))
+            rng = advance(rng, branch.leaf_count)
+        if len({(y.ndim, y.shape[:1], y.shape[2:]) for y in outputs}) > 1:
+            raise ShapeError(f"branches give {', '.join(str(y.shape) for y in outputs)}; only channels may differ")
+        ends = np.cumsum([y.shape[1] for y in outputs])
+
+        def backward(dy: Array) -> tuple[Array, Gradients]:
+            gradients: Gradients = {}
+            dx = np.zeros(x.shape, dtype=dy.dtype)
+            for (name, backward_of_branch), part in zip(backwards, np.split(dy, ends[:-1], axis=1), strict=True):
+                dx_of_branch, own = backward_of_branch(part)
+                dx += dx_of_branch
+                gradients.update({join(name, key): value for key, value in own.items()})
+            return dx, self._merge_shared(gradients)
+
+        return np.concatenate(outputs, axis=1), backward
+
+    def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
+        outs = [self._trace_child(name, shape, prefix, steps, source) for name, _ in self.children()]
+        if len({(len(out), out[1:]) for out in outs}) > 1:
+            where = f"Concat {prefix}" if prefix else "the Concat"
+            raise ShapeError(
+                f"{where} puts {', '.join(map(text, outs))} one behind the other, which may differ in channels only; "
+                "give all branches the same stride, and padding for their kernels"
+            )
+        return sum(out[0] for out in outs), *outs[0][1:]
+
+
+class MaxUnpool2d(Network):
+    """Max-pooling, a body, and each value back where its pool had found it: max_unpool2d(body(y), indices of the pool).
+
+    The indices go around the body, as the input does in Residual. The output has the size of the input, whatever sizes
+    the pool brings to one. The body must keep the shape; blocks may stand in each other (Badrinarayanan, Kendall,
+    Cipolla: SegNet, 2015).
+
+    Args:
+        pool: A MaxPool2d without dilation.
+        body: What the pooled maps pass through; a layer, or a Sequential.
+
+    Raises:
+        OptionError: For another pool.
+        ShapeError: When built, where the body changes the shape.
+
+    >>> import numpy as np
+    >>> from pellucid import nn
+    >>> nn.MaxUnpool2d(nn.MaxPool2d(2), nn.Identity())(np.array([[[[1.0, 5.0, 9.0], [2.0, 3.0, 9.0]]]]))[0, 0]
+    array([[0., 5., 0.],
+           [0., 0., 0.]])
+    """
+
+    def __init__(self, pool: MaxPool2d, body: Layer) -> None:
+        super().__init__()
+        if type(pool) is not MaxPool2d or pool.dilation != (1, 1):
+            raise OptionError(f"pool must be a MaxPool2d without dilation, got {pool!r:.80}")
+        self._children = {"pool": pool, "body": _check_layer(body)}
+
+    @property
+    def pool(self) -> MaxPool2d:
+        """What the values come from."""
+        return self._children["pool"]  # type: ignore[return-value]
+
+    @property
+    def body(self) -> Layer:
+        """What the pooled maps pass through."""
+        return self._children["body"]
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (y, backward).
+
+        Args:
+            x: Input, (N, C, H, W).
+            training: Whether dropout drops and batch norm uses the batch.
+            rng: Stream or generator for the layers that draw.
+        """
+        pool = self.pool.config()
+        pooled, indices = F.max_pool2d(x, **pool, return_indices=True)
+        window = (pool["kernel_size"], pool["stride"], pool["padding"], x.shape[2:])
+        moved, backward_of_body = self.body.forward(pooled, training=training, rng=advance(rng, 1))
+
+        def backward(dy: Array) -> tuple[Array, Gradients]:
+            dpooled, own = backward_of_body(F.max_unpool2d_backward(dy, moved, indices, *window))
+            dx = F.max_pool2d_backward(dpooled, x, **pool)
+            return dx, self._merge_shared({join("body", key): value for key, value in own.items()})
+
+        return F.max_unpool2d(moved, indices, *window), backward
+
+    def _trace(self, shape: Shape, prefix: str, steps: Steps, source: str) -> Shape:
+        pooled = self._trace_child("pool", shape, prefix, steps, source)
+        source = f"layer {join(prefix, 'pool')} (MaxPool2d)"
+        out = self._trace_child("body", pooled, prefix, steps, source)
+        if out != pooled:
+            where = f"MaxUnpool2d {prefix}" if prefix else "the MaxUnpool2d"
+            raise ShapeError(
+                f"{where} has indices for {text(pooled)}, but its body gives {text(out)}; keep the shape in the body"
+            )
+        return shape

@@ -1,4 +1,4 @@
-"""Dense layers, and what stands before them."""
+"""Dense layers, and what only changes the shape."""
 
 from __future__ import annotations
 
@@ -39,6 +39,77 @@ class Flatten(Layer):
             input_shape: Any.
         """
         return (math.prod(input_shape),)
+
+
+class Unflatten(Layer):
+    """Divides an axis into several, as Flatten's undoing: (N, C H W) -> (N, C, H, W).
+
+    Args:
+        dim: Which axis; 0 is the batch, which cannot be divided.
+        unflattened_size: The sizes that it is divided into.
+
+    Raises:
+        OptionError: For the batch axis or other arguments that cannot be.
+
+    >>> import numpy as np
+    >>> Unflatten(1, (3, 4, 5))(np.zeros((2, 60))).shape
+    (2, 3, 4, 5)
+    """
+
+    def __init__(self, dim: int, unflattened_size: Shape) -> None:
+        super().__init__()
+        dim = integer(dim, "dim", minimum=-8)
+        if dim == 0:
+            raise OptionError("dim=0 is the batch, which cannot be divided; use dim=1 for what Flatten gives")
+        if not isinstance(unflattened_size, (tuple, list)) or not unflattened_size:
+            raise OptionError(f"unflattened_size must be a tuple such as (16, 7, 7), got {unflattened_size!r}")
+        self.dim = dim
+        self.unflattened_size = tuple(integer(n, "unflattened_size") for n in unflattened_size)
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (y, backward).
+
+        Args:
+            x: Input, (N, ...).
+            training: Makes no difference.
+            rng: Not used.
+        """
+        return x.reshape(len(x), *self.output_shape(x.shape[1:])), lambda dy: (dy.reshape(x.shape), {})
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input's shape with one axis divided.
+
+        Args:
+            input_shape: Any with the axis dim.
+        """
+        axis = self.dim - 1 if self.dim > 0 else self.dim + len(input_shape)
+        if not 0 <= axis < len(input_shape):
+            raise ShapeError(f"there is no axis dim={self.dim} to divide in a batch with {len(input_shape) + 1} axes")
+        size = math.prod(self.unflattened_size)
+        if input_shape[axis] != size:
+            raise ShapeError(
+                f"expects {size} = {text(self.unflattened_size)} along dim={self.dim}, but gets {input_shape[axis]}"
+            )
+        return (*input_shape[:axis], *self.unflattened_size, *input_shape[axis + 1 :])
+
+
+class Identity(Layer):
+    """Gives what it gets: a way past the other branches of a Concat, or a place held free.
+
+    >>> import numpy as np
+    >>> Identity()(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
+
+    def forward(self, x: Array, *, training: bool = False, rng: Source | None = None) -> tuple[Array, Backward]:
+        """Return (y, backward).
+
+        Args:
+            x: Any shape.
+            training: Makes no difference.
+            rng: Not used.
+        """
+        return x, lambda dy: (dy, {})
 
 
 class Linear(Layer):

@@ -295,6 +295,10 @@ class Network(Layer):
             twin._flat_parameters = twin._flat_buffers = np.empty(0, dtype=check_dtype(dtype))
         return twin
 
+    def __repr__(self) -> str:
+        lines = [f"  ({name}) {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        return f"{type(self).__name__}(" + "".join(f"\n{line}" for line in lines) + ("\n)" if lines else ")")
+
     # Copies
 
     def __getstate__(self) -> dict[str, Any]:

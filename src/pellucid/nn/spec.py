@@ -1,8 +1,9 @@
 """Networks as plain data: what model files and spec.json hold.
 
 A layer is {"layer": NAME, argument: value, ...} with the constructor's arguments. Sequential has "layers", Residual has
-"body" and maybe "shortcut". A layer that stands at several places is written once, then as {"same_as": PATH}. Reading
-makes layers of this package only, by their names; nothing is imported or run.
+"body" and maybe "shortcut", Concat has "branches", MaxUnpool2d has "pool" and "body". A layer that stands at several
+places is written once, then as {"same_as": PATH}. Reading makes layers of this package only, by their names; nothing is
+imported or run.
 """
 
 from __future__ import annotations
@@ -12,35 +13,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import OptionError, unknown
-from pellucid.nn.activation import Dropout, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from pellucid.nn.containers import Residual, Sequential
-from pellucid.nn.conv import Conv2d, LazyConv2d
+from pellucid.nn import activation, conv, linear, norm, pool, resize
+from pellucid.nn.containers import Concat, MaxUnpool2d, Residual, Sequential
 from pellucid.nn.layer import Layer, join
-from pellucid.nn.linear import Flatten, LazyLinear, Linear
 from pellucid.nn.network import Network
-from pellucid.nn.norm import BatchNorm2d
-from pellucid.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 
 LEAVES: dict[str, type[Layer]] = {
-    kind.__name__: kind
-    for kind in (
-        AdaptiveAvgPool2d,
-        AvgPool2d,
-        BatchNorm2d,
-        Conv2d,
-        Dropout,
-        Flatten,
-        LazyConv2d,
-        LazyLinear,
-        LeakyReLU,
-        Linear,
-        MaxPool2d,
-        ReLU,
-        Sigmoid,
-        Softmax,
-        Tanh,
-    )
+    name: kind
+    for module in (activation, conv, linear, norm, pool, resize)
+    for name, kind in sorted(vars(module).items())
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind.__module__ == module.__name__ and name[0] != "_"
 }
+_LISTS: dict[str, tuple[type[Network], str]] = {"Sequential": (Sequential, "layers"), "Concat": (Concat, "branches")}
+_PARTS: dict[str, tuple[type[Network], set[str], set[str]]] = {
+    "Residual": (Residual, {"body"}, {"body", "shortcut"}),
+    "MaxUnpool2d": (MaxUnpool2d, {"pool", "body"}, {"pool", "body"}),
+}
+"""Containers: with a list of layers under a name, and with named parts, of which some are required."""
+
 _DEPTH = 50
 _PLACES = 10_000
 
@@ -54,7 +44,7 @@ def to_spec(layer: Layer) -> dict[str, Any]:
     Raises:
         OptionError: For a layer of one's own, which plain data cannot hold.
 
-    >>> to_spec(Sequential(Flatten(), Linear(4, 2)))["layers"][0]
+    >>> to_spec(Sequential(linear.Flatten(), linear.Linear(4, 2)))["layers"][0]
     {'layer': 'Flatten'}
     """
     if layer.leaf_count > _PLACES:
@@ -71,9 +61,9 @@ def _to_spec(layer: Layer, path: str, seen: dict[int, str]) -> dict[str, Any]:
     name = type(layer).__name__
     if isinstance(layer, Network):
         children = {key: _to_spec(child, join(path, key), seen) for key, child in layer.children()}
-        if type(layer) is Sequential:
-            return {"layer": name, "layers": list(children.values())}
-        if type(layer) is Residual:
+        if name in _LISTS and type(layer) is _LISTS[name][0]:
+            return {"layer": name, _LISTS[name][1]: list(children.values())}
+        if name in _PARTS and type(layer) is _PARTS[name][0]:
             return {"layer": name, **children}
     elif LEAVES.get(name) is type(layer):
         return {"layer": name, **layer.config()}
@@ -112,17 +102,19 @@ def _from_spec(spec: object, path: str, made: dict[str, tuple[Layer, int]]) -> t
     name = arguments.pop("layer", None)
     layer: Layer
     places = 1
-    if name == "Sequential":
-        _check_keys(arguments, {"layers"}, {"layers"}, where)
-        if not isinstance(arguments["layers"], list):
-            raise OptionError(f'{where}: "layers" must be a list, got {arguments["layers"]!r:.80}')
-        children = [_from_spec(child, join(path, str(i)), made) for i, child in enumerate(arguments["layers"])]
-        layer = Sequential(*(child for child, _ in children))
+    if isinstance(name, str) and name in _LISTS:
+        kind, key = _LISTS[name]
+        _check_keys(arguments, {key}, {key}, where)
+        if not isinstance(arguments[key], list):
+            raise OptionError(f'{where}: "{key}" must be a list, got {arguments[key]!r:.80}')
+        children = [_from_spec(child, join(path, str(i)), made) for i, child in enumerate(arguments[key])]
+        layer = kind(*(child for child, _ in children))
         places = sum(count for _, count in children)
-    elif name == "Residual":
-        _check_keys(arguments, {"body"}, {"body", "shortcut"}, where)
+    elif isinstance(name, str) and name in _PARTS:
+        kind, required, known = _PARTS[name]
+        _check_keys(arguments, required, known, where)
         parts = {key: _from_spec(child, join(path, key), made) for key, child in arguments.items()}
-        layer = Residual(**{key: child for key, (child, _) in parts.items()})
+        layer = kind(**{key: child for key, (child, _) in parts.items()})
         places = sum(count for _, count in parts.values())
     elif isinstance(name, str) and name in LEAVES:
         parameters = list(inspect.signature(LEAVES[name].__init__).parameters.values())[1:]
@@ -136,7 +128,7 @@ def _from_spec(spec: object, path: str, made: dict[str, tuple[Layer, int]]) -> t
         except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"{where} ({name}): {error}") from None
     else:
-        raise OptionError(f"{where}: {unknown('layer', name, [*LEAVES, 'Sequential', 'Residual'])}")
+        raise OptionError(f"{where}: {unknown('layer', name, [*LEAVES, *_LISTS, *_PARTS])}")
     if places > _PLACES:
         raise OptionError(f"{where} has more than {_PLACES} layers")
     made[path] = layer, places

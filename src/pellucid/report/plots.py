@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid import filters
 from pellucid._types import Array
 from pellucid.files import write_atomic
 
@@ -121,6 +122,28 @@ def samples(ds: Dataset, indices: Array, predicted: tuple[str, ...] | None = Non
         below = _short(f"read as {predicted[position]}") if wrong and predicted else ""
         says = f"{_short(label)}\n{below}"
         ax.set_title(says, fontsize=8, color=RED if wrong else "black", pad=2)
+    return figure
+
+
+def kernel_sheet(gray: Array, equalized: bool = False) -> Figure:
+    """Return a figure of a picture before and after each kernel of the gallery, with the kernels' numbers.
+
+    Args:
+        gray: (H, W), 0 to 1.
+        equalized: Whether the contrast is made even afterwards.
+    """
+    columns = 6
+    lines = -(-len(filters.KERNELS) // columns)
+    figure = _figure(2.2 * columns, 2.9 * lines)
+    axes = np.ravel(figure.subplots(lines, columns, squeeze=False))
+    for ax in axes:
+        ax.axis("off")
+    for ax, (name, kernel) in zip(axes, filters.KERNELS.items(), strict=False):
+        after = filters.to_unit(filters.apply(gray, kernel), kernel)
+        ax.imshow(filters.equalize(after) if equalized else after, cmap="gray", vmin=0, vmax=1)
+        scale = 1.0 if np.array_equal(kernel, np.round(kernel)) else 1 / np.abs(kernel[kernel != 0]).min()
+        rows = "\n".join(" ".join(f"{round(number * scale):d}" for number in row) for row in kernel)
+        ax.set_title(f"{name}{'' if scale == 1 else f' / {scale:.0f}'}\n{rows}", fontsize=7, pad=2)
     return figure
 
 
