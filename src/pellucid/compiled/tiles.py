@@ -217,9 +217,9 @@ def run_tile(taps: int, run: int) -> tuple[int, int, int]:
     lanes, registers = lanes_for(run), cpu()[1]
     vectors = -(-run // lanes)
     most = registers - 4
-    if taps * vectors <= most:
-        return taps, vectors, lanes
-    return 1, max(v for v in range(1, most + 1) if vectors % v == 0), lanes
+    choices = [(t * v, v, t) for t in {taps, 1} for v in range(1, vectors + 1) if vectors % v == 0 and t * v <= most]
+    _, v, t = max(choices)
+    return t, v, lanes
 
 
 @cache
