@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from pathlib import Path
 
 import llvmlite
 import numba
 import numpy as np
 
 import pellucid as pl
+from pellucid.benchmark.measure import processor
 from pellucid.compiled.tiles import cpu
 
 TEXT = """\
@@ -84,15 +84,6 @@ says what is promised:
 
 {refusals}
 """
-
-
-def processor() -> str:
-    """Return the CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def machine() -> str:

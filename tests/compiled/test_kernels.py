@@ -648,7 +648,7 @@ def events(op, line, tables):
             yield n, line[op.dy + r * op.dy_down + c * op.dy_right + n], op.x + start
 
 
-@case((KERNEL, 1, 8), (KERNEL, 2, 4), (1, 1, 4), (1, 1, 16))
+@case((KERNEL, 1, 8), (KERNEL, 2, 4), (KERNEL, 1, 4), (1, 1, 4), (1, 1, 16))
 def pooled_data_gradient_case(T, V, L):
     op, arrays = pooled_gradient(1, L)
 
@@ -665,7 +665,7 @@ def pooled_data_gradient_case(T, V, L):
     return Case(pooled.pooled_data_gradient(T, V, L), op, arrays, slow, free=("scratch",), places=400)
 
 
-@case((KERNEL, 1, 8, 1), (KERNEL, 2, 4, 4), (1, 1, 4, 1), (1, 1, 16, 4))
+@case((KERNEL, 1, 8, 1), (KERNEL, 2, 4, 4), (KERNEL, 1, 4, 1), (1, 1, 4, 1), (1, 1, 16, 4))
 def pooled_weight_gradient_case(T, V, L, ways):
     op, arrays = pooled_gradient(2, L)
     arrays["gradients"] = np.where(arrays["weights"] == 0, arrays["weights"], randn(1400, seed=7))

@@ -175,8 +175,6 @@ def test_run_tiles(cpu):
             assert v >= 1
             assert vectors % v == 0, "a run is a whole number of tiles, or numbers behind it would be added twice"
             assert t * v + 2 < cpu[1], "sums, the factor and a vector"
-            if t == taps > 1:
-                assert v == vectors
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="imitates x86")

@@ -74,7 +74,7 @@ def map_tile(rows: int, columns: int, terms: int, channels: int) -> tuple[int, i
     choices = [(_tiles_cycles(rows, columns, terms, channels, (1, p, v)), 1, p, v)]
     for v in (1, 2, 4):
         for r in range(2, rows + 1):
-            if v <= max(vectors, 1) and r * columns <= _PLACES and r * columns * v + v + 1 <= registers - 1:
+            if v <= vectors and r * columns <= _PLACES and r * columns * v + v + 1 <= registers - 1:
                 choices.append((_tiles_cycles(rows, columns, terms, channels, (r, columns, v)), r, columns, v))
     _, r, p, v = min(choices)
     return r, p, v, lanes
@@ -97,7 +97,7 @@ def window_tile(columns: int, channels: int) -> tuple[int, int, int]:
     choices = []
     for v in (1, 2, 4):
         for p in range(1, min(columns, _PLACES) + 1):
-            if v <= max(vectors, 1) and p * v + v + 1 <= registers - 1:
+            if v <= vectors and p * v + v + 1 <= registers - 1:
                 tiles = -(-columns // p) * -(-vectors // v)
                 choices.append((tiles * (_cycles(p, v) + 0.5), -p, v))
     _, p, v = min(choices)
@@ -217,9 +217,9 @@ def run_tile(taps: int, run: int) -> tuple[int, int, int]:
     lanes, registers = lanes_for(run), cpu()[1]
     vectors = -(-run // lanes)
     most = registers - 4
-    if taps * vectors <= most:
-        return taps, vectors, lanes
-    return 1, max(v for v in range(1, most + 1) if vectors % v == 0), lanes
+    choices = [(t * v, v, t) for t in {taps, 1} for v in range(1, vectors + 1) if vectors % v == 0 and t * v <= most]
+    _, v, t = max(choices)
+    return t, v, lanes
 
 
 @cache

@@ -55,7 +55,7 @@ def start(job: Job) -> dict[str, Way]:
         job: The workload.
     """
     if job.optimizer is not None:
-        raise NotImplementedError("ONNX Runtime predicts only")
+        raise ValueError("ONNX Runtime predicts only")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
