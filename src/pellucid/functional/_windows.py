@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from pellucid import shapes
 from pellucid._types import Array, Shape
 from pellucid.shapes import Padding
+
+# The same few sizes come again and again; for a single image, working them out would take a tenth of the time.
+output_sizes, cover = lru_cache(maxsize=1024)(shapes.output_sizes), lru_cache(maxsize=1024)(shapes.cover)
 
 
 def pad(x: Array, padding: Padding, value: float = 0.0) -> Array:

@@ -21,13 +21,12 @@ import numpy as np
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.functional._checks import MAPS, check, check_dy
-from pellucid.functional._windows import crop, pad, taps
+from pellucid.functional._windows import crop, output_sizes, pad, taps
 from pellucid.shapes import (
     Padding,
     PaddingArgument,
     SizeArgument,
     integer,
-    output_sizes,
     resolve_padding,
     sizes,
     transposed_sizes,
