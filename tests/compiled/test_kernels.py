@@ -28,11 +28,15 @@ from pellucid.compiled.kernels import (
     depthwise,
     edges,
     gradients,
+    group_norm,
     losses,
     norm,
     pointwise,
     pool,
     pooled,
+    prelu,
+    resample,
+    select,
     update,
     winograd,
 )
@@ -937,7 +941,7 @@ def pointwise_case(kernel, formula, p=0.0, arrays=None, **work):
     """The case of y = formula(a, b), each of 3 rows of 10 numbers: 5 columns of 2 channels."""
     op = pointwise.POINTWISE.make(
         a=3, a_down=11, b=40, b_down=12, y=80, y_down=13, rows=3, length=10, channels=2, key=1, p=p,
-        scale=1 / (1 - p), slope=0.2,
+        scale=1 / (1 - p), slope=0.2, limit=0.1,
     )  # fmt: skip
     memory = {"frames": randn(IMAGES, 130)} | (arrays or {})
     memory["frames"][:, 5:9] = 0, -0.0, np.nan, 0
@@ -951,25 +955,54 @@ def pointwise_case(kernel, formula, p=0.0, arrays=None, **work):
     return Case(kernel, op, memory, slow, work)
 
 
+def normal(a):
+    """The probability that a normal number lies below a."""
+    return np.array([(1 + math.erf(x / math.sqrt(2))) / 2 for x in a.ravel().tolist()]).reshape(a.shape)
+
+
+def about_normal(a):
+    return (1 + np.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))) / 2
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
 @case(*((name,) for name in pointwise.FUNCTIONS))
 def activation_case(name):
     formulas = {
         "relu": lambda a: np.where(a <= 0, 0, a),
         "leaky_relu": lambda a: np.where(a <= 0, np.float32(0.2) * a, a),
-        "sigmoid": lambda a: 1 / (1 + np.exp(-a.astype(np.float64))),
+        "sigmoid": sigmoid,
         "tanh": np.tanh,
+        "elu": lambda a: np.where(a > 0, a, 0.2 * (np.exp(a) - 1)),
+        "silu": lambda a: a * sigmoid(a),
+        "gelu": lambda a: a * normal(a),
+        "gelu_tanh": lambda a: a * about_normal(a),
+        "softplus": lambda a: np.where(0.2 * a > 0.1, a, np.log(1 + np.exp(0.2 * a)) / 0.2),
     }
-    return pointwise_case(pointwise.activation(name), lambda a, b, image: formulas[name](a), first=1)
+    kernel = pointwise.activation(name)
+    return pointwise_case(kernel, lambda a, b, image: formulas[name](a.astype(np.float64)), first=1)
 
 
-@case(("leaky_relu",), ("sigmoid",), ("tanh",))
+@case(*((name,) for name in pointwise.FUNCTIONS if name != "relu"))
 def activation_gradient_case(name):
+    def difference(f):
+        """A derivative by differences."""
+        return lambda a, b: (f(a + 1e-5) - f(a - 1e-5)) / 2e-5 * b
+
     formulas = {
         "leaky_relu": lambda a, b: np.where(a > 0, 1, np.float32(0.2)) * b,
         "sigmoid": lambda y, b: y * (1 - y) * b,
         "tanh": lambda y, b: (1 - y * y) * b,
+        "elu": lambda a, b: np.where(a > 0, 1, 0.2 * np.exp(a)) * b,
+        "silu": difference(lambda a: a * sigmoid(a)),
+        "gelu": difference(lambda a: a * normal(a)),
+        "gelu_tanh": difference(lambda a: a * about_normal(a)),
+        "softplus": lambda a, b: np.where(0.2 * a > 0.1, 1, sigmoid(0.2 * a)) * b,
     }
-    return pointwise_case(pointwise.activation_gradient(name), lambda a, b, image: formulas[name](a, b))
+    kernel = pointwise.activation_gradient(name)
+    return pointwise_case(kernel, lambda a, b, image: formulas[name](a.astype(np.float64), b))
 
 
 @case((4,), (8,))
@@ -999,6 +1032,222 @@ def dropout_case():
     return pointwise_case(
         pointwise.dropout(), lambda a, b, image: a * mask[4 + image].astype(np.float32), 0.3, {"keys": keys}, **work
     )
+
+
+@case()
+def channel_dropout_case():
+    streams = [Stream(seed) for seed in (1, 2, 3)]
+    mask = F.dropout_mask(streams[1].random((4 + IMAGES, 1, 1, 2)), 0.3).astype(np.float32)
+    keys = np.array([stream.key for stream in streams], dtype=np.uint64).view(np.int64)
+    arrays = {"keys": keys, "scratch": np.full(2, np.nan, dtype=np.float32)}
+    formula = lambda a, b, image: a * mask[4 + image]  # noqa: E731
+    case = pointwise_case(pointwise.channel_dropout(), formula, 0.3, arrays, sample=4)
+    case.free = ("scratch",)
+    return case
+
+
+# PReLU: maps of 3 rows, 2 columns, 6 channels
+
+
+@case((4, 0), (8, 1))
+def prelu_case(L, several):
+    return prelu_at_work(prelu.prelu(L), several)
+
+
+@case((4, 0), (8, 1))
+def prelu_gradient_case(L, several):
+    return prelu_at_work(prelu.prelu_gradient(L), several)
+
+
+def prelu_at_work(kernel, several):
+    op = prelu.PRELU.make(
+        a=3, a_down=13, b=50, b_down=14, y=100, y_down=12, rows=3, columns=2, channels=6, weight=2, several=several,
+        sums=150,
+    )  # fmt: skip
+
+    def slow(op, work, m):
+        slopes = m.weights[2:8] if several else m.weights[2]
+        for line in m.frames[work.first :]:
+            x, dy, y = (as_map(line, s, d, 6, 3, 2, 6) for s, d in ((3, 13), (50, 14), (100, 12)))
+            if "gradient" in kernel.name:
+                line[150:156] = np.where(x > 0, 0, x * dy).sum(axis=(0, 1))
+                y[:] = np.where(x > 0, dy, slopes * dy)
+            else:
+                y[:] = np.where(x > 0, x, slopes * x)
+
+    return Case(kernel, op, {"frames": randn(IMAGES, 170), "weights": randn(20, seed=2)}, slow, {"first": 1})
+
+
+# Fixed sums: a map of 3 rows, 4 columns, 5 channels becomes 2 rows and 3 columns; some cells are sums of nothing
+
+
+@case((4,), (8,))
+def resample_case(L):
+    starts, rows, u = [0, 0, 3], [2, 0, 1], [0.5, -2.0, 3.0]
+    ends, columns, v = [0, 2, 3, 3], [0, 3, 2], [1.0, 0.25, -1.5]
+    tables = [-1, *starts, *(21 * i for i in rows), *ends, *(5 * j for j in columns), -1]
+    op = resample.RESAMPLE.make(
+        x=3, y=80, y_down=22, y_right=7, rows=2, columns=3, channels=5, row_starts=1, row_offsets=4, row_weights=2,
+        column_starts=7, column_offsets=11, column_weights=6,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES, 140),
+        "buffers": np.array([9, 9, *u, 9, *v, 9], dtype=np.float32),
+        "tables": np.array(tables, dtype=np.int32),
+    }
+
+    def slow(op, work, m):
+        by_row, by_column = np.zeros((2, 3)), np.zeros((3, 4))
+        for matrix, first, cells, weights in ((by_row, starts, rows, u), (by_column, ends, columns, v)):
+            for r in range(len(matrix)):
+                for i in range(first[r], first[r + 1]):
+                    matrix[r, cells[i]] += weights[i]
+        for line in m.frames[1:]:
+            x = as_map(line, 3, 21, 5, 3, 4, 5).astype(np.float64)
+            as_map(line, 80, 22, 7, 2, 3, 5)[:] = np.einsum("ri,cj,ijn->rcn", by_row, by_column, x)
+
+    return Case(resample.resample(L), op, arrays, slow, {"first": 1})
+
+
+# Pooling that keeps numbers of cells: 3 x 4 cells, 2 x 3 windows of 5 channels; one column of windows reads nothing
+
+CELLS = ([0, 2, 3], [0, 2, 1], [0, 2, 2, 4], [1, 3, 0, 3])
+
+
+def selection(places):
+    """The operands, and memory whose places name such cells."""
+    starts, rows, ends, columns = CELLS
+    offsets = [21 * i + 5 * j for i in range(3) for j in range(4)]
+    op = select.SELECT.make(
+        x=3, x_down=21, y=80, y_down=16, rows=2, columns=3, channels=5, places=120, row_starts=1, row_cells=4,
+        column_starts=7, column_cells=11, offsets=15, map_rows=3, map_columns=4, map_length=20,
+    )  # fmt: skip
+    tables = np.array([-1, *starts, *rows, *ends, *columns, *offsets, -1], dtype=np.int32)
+    arrays = {"frames": whole(IMAGES, 160), "tables": tables, "scratch": np.full(60, -1, dtype=np.int32)}
+    arrays["frames"][:, 120:150] = np.random.default_rng(3).choice(places, (IMAGES, 30))
+    return op, arrays
+
+
+@case((4,), (8,))
+def select_pool_case(L):
+    op, arrays = selection([0])
+    arrays["frames"][0, 3 + 5] = arrays["frames"][0, 3 + 2 * 21 + 15] = np.nan  # the first of them counts
+    starts, rows, ends, columns = CELLS
+
+    def slow(op, work, m):
+        for line in m.frames:
+            x, y = as_map(line, 3, 21, 5, 3, 4, 5), as_map(line, 80, 16, 5, 2, 3, 5)
+            places = line[120:150].reshape(2, 3, 5)
+            for r, c, n in np.ndindex(2, 3, 5):
+                cells = [(i, j) for i in rows[starts[r] : starts[r + 1]] for j in columns[ends[c] : ends[c + 1]]]
+                seen = [x[i, j, n] for i, j in cells]
+                best = int(np.argmax(seen)) if cells else -1  # the first of the largest, or the first NaN
+                y[r, c, n] = seen[best] if cells else -np.inf
+                places[r, c, n] = cells[best][0] * 4 + cells[best][1] if cells else -1
+
+    return Case(select.select_pool(L), op, arrays, slow)
+
+
+@case()
+def select_pool_gradient_case():
+    op, arrays = selection([-1, 0, 3, 7, 11])
+
+    def slow(op, work, m):
+        for line in m.frames:
+            dx, dy = as_map(line, 3, 21, 5, 3, 4, 5), as_map(line, 80, 16, 5, 2, 3, 5)
+            dx[:] = 0
+            for (r, c, n), place in np.ndenumerate(line[120:150].reshape(2, 3, 5).astype(int)):
+                if place >= 0:
+                    dx[place // 4, place % 4, n] += dy[r, c, n]
+
+    return Case(select.select_pool_gradient(), op, arrays, slow)
+
+
+@case()
+def unpool_case():
+    op, arrays = selection([0, 3, 7, 11])
+
+    def slow(op, work, m):
+        for line in m.frames:
+            y, x = as_map(line, 3, 21, 5, 3, 4, 5), as_map(line, 80, 16, 5, 2, 3, 5)
+            y[:] = 0
+            for (r, c, n), place in np.ndenumerate(line[120:150].reshape(2, 3, 5).astype(int)):
+                y[place // 4, place % 4, n] = x[r, c, n]
+
+    return Case(select.unpool(), op, arrays, slow)
+
+
+@case()
+def unpool_gradient_case():
+    op, arrays = selection([0, 3, 7, 11])
+
+    def slow(op, work, m):
+        for line in m.frames:
+            dy, dx = as_map(line, 3, 21, 5, 3, 4, 5), as_map(line, 80, 16, 5, 2, 3, 5)
+            last = {}
+            places = line[120:150].reshape(2, 3, 5).astype(int)
+            for (r, c, n), place in np.ndenumerate(places):
+                last[place, n] = (r, c)
+            for (r, c, n), place in np.ndenumerate(places):
+                dx[r, c, n] = dy[place // 4, place % 4, n] if last[place, n] == (r, c) else 0
+
+    return Case(select.unpool_gradient(), op, arrays, slow, free=("scratch",))
+
+
+# Normalization of sets: two groups of 5 channels, 3 rows and 2 columns; three sets of 7 numbers
+
+
+@case((4, True), (8, True), (4, False), (16, False))
+def group_norm_case(L, maps):
+    return sets_at_work(group_norm.group_norm(L), maps)
+
+
+@case((4, True), (8, True), (4, False), (16, False))
+def group_norm_gradient_case(L, maps):
+    return sets_at_work(group_norm.group_norm_gradient(L), maps)
+
+
+def sets_at_work(kernel, maps):
+    rows, columns, sets, run, length = (3, 2, 2, 5, 10) if maps else (1, 1, 3, 7, 7)
+    right, step = sets * run, 5 if maps else 0
+    op = group_norm.GROUP_NORM.make(
+        x=3, x_down=21, y=80, y_down=22, dy=160, dy_down=23, dx=240, dx_down=24, rows=rows, columns=columns,
+        right=right, sets=sets, set_step=run, run=run, weight=2, bias=15, weight_step=step, length=length,
+        statistics=320, sums=330, eps=1e-2,
+    )  # fmt: skip
+    arrays = {
+        "frames": randn(IMAGES, 360),
+        "weights": randn(50, seed=2),
+        "scratch": np.full(2 * 16, np.nan, dtype=np.float32),
+    }
+    arrays["frames"][:, 320 : 320 + 2 * sets] = np.abs(arrays["frames"][:, 320 : 320 + 2 * sets])
+
+    def slow(op, work, m):
+        weight, bias = (m.weights[start : start + length].astype(np.float64) for start in (2, 15))
+        for line in m.frames[work.first :]:
+            x, dy = (
+                as_map(line, start, down, right, rows, columns, right).reshape(rows, columns, sets, run).astype(float)
+                for start, down in ((3, 21), (160, 23))
+            )
+            w, b = weight.reshape(-1, run), bias.reshape(-1, run)  # of each set, or the same for all
+            statistics, axes = line[320 : 320 + 2 * sets].reshape(sets, 2), (0, 1, 3)
+            if "gradient" in kernel.name:
+                c = (x - statistics[:, :1]) * statistics[:, 1:]
+                d = dy * w
+                parts = [(dy * c).sum(axis=(0, 1)), dy.sum(axis=(0, 1))]
+                parts = [part.ravel() if maps else part.sum(axis=0) for part in parts]
+                line[330 : 330 + 2 * length] = np.concatenate(parts)
+                d = d - d.mean(axis=axes, keepdims=True) - c * (d * c).mean(axis=axes, keepdims=True)
+                as_map(line, 240, 24, right, rows, columns, right)[:] = (statistics[:, 1:] * d).reshape(
+                    rows, columns, right
+                )
+            else:
+                mean, inverse = x.mean(axis=axes), 1 / np.sqrt(x.var(axis=axes) + 1e-2)
+                statistics[:] = np.stack([mean, inverse], axis=1)
+                y = (x - mean[:, None]) * inverse[:, None] * w + b
+                as_map(line, 80, 22, right, rows, columns, right)[:] = y.reshape(rows, columns, right)
+
+    return Case(kernel, op, arrays, slow, {"first": 1}, free=("scratch",))
 
 
 # Edges: maps of 3 rows, 2 columns, 4 channels
@@ -1048,7 +1297,7 @@ def reorder_case(back):
 # Softmax and losses
 
 
-@case(("softmax",), ("softmax_gradient",))
+@case(("softmax",), ("softmax_gradient",), ("log_softmax",), ("log_softmax_gradient",))
 def softmax_case(name):
     """Along the channels of a map of 2 rows, 3 columns, 5 channels."""
     op = losses.SOFTMAX.make(
@@ -1061,6 +1310,10 @@ def softmax_case(name):
             y = np.lib.stride_tricks.as_strided(line[40:], (2, 3, 5), (120, 4, 24))
             if name == "softmax":
                 y[:] = np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(axis=-1, keepdims=True)
+            elif name == "log_softmax":
+                y[:] = x - np.log(np.exp(x.astype(np.float64)).sum(axis=-1, keepdims=True))
+            elif name == "log_softmax_gradient":
+                x[:] = x - np.exp(y.astype(np.float64)) * x.sum(axis=-1, keepdims=True)
             else:
                 x[:] = y * (x - (x * y).sum(axis=-1, keepdims=True))
 
@@ -1083,7 +1336,7 @@ def cross_entropy_case(labels, smoothing):
     classes = 5
     op = losses.LOSS.make(
         x=3, x_down=0, dx=20, dx_down=0, rows=1, columns=1, channels=classes, labels=labels, class_weights=2,
-        smoothing=smoothing,
+        weights=0, positive=0, smoothing=smoothing, bend=1,
     )  # fmt: skip
     shares = np.abs(randn(6, classes, seed=5))
     targets = np.array([0, 4, 2, 1, 3, 2], dtype=np.int64) if labels else shares
@@ -1107,20 +1360,63 @@ def cross_entropy_case(labels, smoothing):
     return Case(losses.cross_entropy(), op, arrays, slow, {"sample": 2, "divisor": 7.0}, free=("scratch",))
 
 
-@case(("mse",), ("bce",))
-def elementwise_loss_case(name):
+@case((2,), (6,))
+def nll_case(class_weights):
+    """The second vector has a weight of 0, whose number may be infinite."""
+    classes = 5
     op = losses.LOSS.make(
-        x=3, x_down=9, dx=40, dx_down=10, rows=3, columns=2, channels=4, labels=0, class_weights=0, smoothing=0
-    )
-    targets = np.random.default_rng(5).random((6, 4, 3, 2)).astype(np.float32)
+        x=3, x_down=0, dx=20, dx_down=0, rows=1, columns=1, channels=classes, labels=1, class_weights=class_weights,
+        weights=0, positive=0, smoothing=0, bend=1,
+    )  # fmt: skip
+    arrays = loss_arrays(np.array([0, 4, 2, 1, 3, 2], dtype=np.int64))
+    arrays["buffers"][7] = 0
+    if class_weights == 6:
+        arrays["frames"][0, 4] = -np.inf
 
     def slow(op, work, m):
+        weights = m.buffers[class_weights : class_weights + classes].astype(np.float64)
+        for image in range(IMAGES):
+            label, x = m.targets[m.order[2 + image]], m.frames[image, 3 : 3 + classes].astype(np.float64)
+            m.losses[image] = -weights[label] * x[label] if weights[label] else 0
+            m.frames[image, 20 : 20 + classes] = -weights / 7 * (np.arange(classes) == label)
+            m.hits[image] = x.argmax() == label
+
+    return Case(losses.nll(), op, arrays, slow, {"sample": 2, "divisor": 7.0})
+
+
+def huber(d, bend):
+    return np.where(np.abs(d) < bend, d * d / 2, bend * (np.abs(d) - bend / 2))
+
+
+@case(*((name, False) for name in losses.ELEMENTWISE), *((name, True) for name in losses.ELEMENTWISE))
+def elementwise_loss_case(name, weighted):
+    """Slopes are differences of losses."""
+    op = losses.LOSS.make(
+        x=3, x_down=9, dx=40, dx_down=10, rows=3, columns=2, channels=4, labels=0, class_weights=0, weights=2,
+        positive=30, smoothing=0, bend=0.3,
+    )  # fmt: skip
+    targets = np.random.default_rng(5).random((6, 4, 3, 2)).astype(np.float32)
+    arrays = loss_arrays(targets) | {"buffers": np.abs(randn(60, seed=3))}
+    if name == "bce_of_probabilities":
+        arrays["frames"] = np.random.default_rng(6).uniform(0.1, 0.9, (IMAGES, 90)).astype(np.float32)
+    formulas = {
+        "mse": lambda x, t, there: (x - t) ** 2,
+        "l1": lambda x, t, there: np.abs(x - t),
+        "huber": lambda x, t, there: huber(x - t, 0.3),
+        "smooth_l1": lambda x, t, there: huber(x - t, 0.3) / 0.3,
+        "bce": lambda x, t, there: -t * np.log(sigmoid(x)) - (1 - t) * np.log(sigmoid(-x)),
+        "weighted_bce": lambda x, t, there: -there * t * np.log(sigmoid(x)) - (1 - t) * np.log(sigmoid(-x)),
+        "bce_of_probabilities": lambda x, t, there: -t * np.log(x) - (1 - t) * np.log(1 - x),
+    }
+
+    def slow(op, work, m):
+        weights, there = (m.buffers[start : start + 24].reshape(4, 3, 2).transpose(1, 2, 0) for start in (2, 30))
+        weights, there = (weights, there) if weighted else (1, 1)
         for image in range(IMAGES):
             x = as_map(m.frames[image], 3, 9, 4, 3, 2, 4).astype(np.float64)
             t = targets[m.order[2 + image]].transpose(1, 2, 0).astype(np.float64)
-            loss = (x - t) ** 2 if name == "mse" else np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
-            slope = 2 * (x - t) if name == "mse" else 1 / (1 + np.exp(-x)) - t
-            m.losses[image], m.hits[image] = loss.sum(), 0
-            as_map(m.frames[image], 40, 10, 4, 3, 2, 4)[:] = slope / 7
+            near = [formulas[name](x + d, t, there) * weights for d in (0, 1e-6, -1e-6)]
+            m.losses[image], m.hits[image] = near[0].sum(), 0
+            as_map(m.frames[image], 40, 10, 4, 3, 2, 4)[:] = (near[1] - near[2]) / 2e-6 / 7
 
-    return Case(losses.elementwise_loss(name), op, loss_arrays(targets), slow, {"sample": 2, "divisor": 7.0})
+    return Case(losses.elementwise_loss(name, weighted), op, arrays, slow, {"sample": 2, "divisor": 7.0})

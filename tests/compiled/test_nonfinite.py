@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
+from compiled import networks
 from pellucid import engines, nn, optim
 from pellucid.compiled.engine import programs
 from pellucid.engines import Engine
@@ -29,7 +32,7 @@ from pellucid.nn import (
 
 pytestmark = pytest.mark.capability("C14", "H15")
 
-SHAPE = (2, 9, 7)
+SHAPE = networks.OPERATIONS_SHAPE
 VALUES = [np.nan, np.inf, -np.inf]
 
 LAYERS = {
@@ -66,7 +69,7 @@ FAST = {
     "pooled in registers, no ReLU": [Conv2d(2, 19, (2, 3), padding=1), MaxPool2d(2), Conv2d(19, 2, 1)],
     "before Winograd": [Conv2d(2, 16, 3, padding=1), Tanh(), Conv2d(16, 16, 3, padding=1), Conv2d(16, 3, 1)],
 }
-LAYERS |= FAST
+LAYERS |= FAST | networks.OPERATIONS
 
 
 def images(n: int = 21) -> np.ndarray:
@@ -76,7 +79,7 @@ def images(n: int = 21) -> np.ndarray:
 @pytest.mark.parametrize("bad", VALUES, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_stays_with_its_image_and_spreads_as_in_the_definition(name, bad):
-    network = Sequential(*LAYERS[name], input_shape=SHAPE)
+    network = Sequential(*copy.deepcopy(LAYERS[name]), input_shape=SHAPE)
     x, spoiled = images(), images()
     # Corners, the middle, everything; the frames of these images serve others afterwards.
     places = {0: (0, 0, 0), 3: (1, 4, 3), 4: (1, 8, 6), 7: (..., 0), 12: (...,), 20: (0, 8, 0)}

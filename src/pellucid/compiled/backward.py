@@ -14,30 +14,37 @@ from itertools import pairwise
 import numpy as np
 
 from pellucid import nn, optim
+from pellucid._types import Array
 from pellucid.compiled.forward import Forward, Windows, bounds, edge, is_wide
 from pellucid.compiled.graph import Graph, Operation, Value
+from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels import (
     correlate,
     depthwise,
     edges,
     gradients,
+    group_norm,
     losses,
     norm,
     pointwise,
     pool,
     pooled,
+    prelu,
+    resample,
+    select,
     update,
 )
 from pellucid.compiled.layout import SLACK, Border, Place, Slot
-from pellucid.compiled.lowering import Matrix, Residue, flipped_order, reach, residues
+from pellucid.compiled.lowering import Matrix, flipped_order, reach, reach_back, residues_of
 from pellucid.compiled.program import AFTERWARDS, JUDGES, REPORTS, Instruction, Operands, Program, Stage, Task
+from pellucid.compiled.sums import of_nothing
 from pellucid.compiled.tiles import cpu, lanes_for, row_tile, run_tile, scatter_tile, select_tile
 from pellucid.errors import EngineError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 
 _TASKS = 3  # about how many blocks for each thread the parameters of a network are cut into; each reads all images
-_IN_PLACE = ("norm", "relu", "leaky_relu", "sigmoid", "tanh", "dropout", "softmax", "add")
+_IN_PLACE = (*pointwise.FUNCTIONS, "prelu", "norm", "group_norm", "dropout", "softmax", "log_softmax", "add")
 _SUMMED = 64  # about how many products a convolution's weight gradient sums in registers, before it goes to memory
 
 
@@ -94,6 +101,8 @@ class Backward(Forward):
         self._convolved: dict[Operation, Slot] = {}
         # Gradients that must still be added to others: (total, part).
         self._more: list[tuple[Slot, Slot]] = []
+        # Where each image leaves its part of the gradients of vectors.
+        self._sums: dict[Operation, Slot] = {}
         self._done: dict[int, int] = {}
 
     def lower(self) -> Program:
@@ -129,27 +138,27 @@ class Backward(Forward):
             "channels": output.channels,
             "labels": 1,
             "class_weights": 0,
-            "smoothing": 0.0,
+            "weights": 0,
+            "positive": 0,
+            "smoothing": getattr(loss, "label_smoothing", 0.0),
+            "bend": getattr(loss, "delta", getattr(loss, "beta", 1.0)),
         }
-        plain = loss.reduction == "mean"
-        if type(loss) is nn.CrossEntropyLoss and plain:
+        kernel, weight = _loss_kernel(loss), getattr(loss, "weight", None)
+        if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
             classes = output.channels
-            weights = np.ones(classes) if loss.weight is None else loss.weight
-            operands |= {"class_weights": self.constants(weights), "smoothing": loss.label_smoothing}
+            operands["class_weights"] = self.constants(np.ones(classes) if weight is None else weight)
             self.program.scratch = max(self.program.scratch, 2 * classes)
-            kernel = losses.cross_entropy()
-        elif type(loss) is nn.MSELoss and plain:
-            kernel = losses.elementwise_loss("mse")
-        elif type(loss) is nn.BCEWithLogitsLoss and plain and loss.weight is None and loss.pos_weight is None:
-            kernel = losses.elementwise_loss("bce")
         else:
-            raise EngineError(
-                f'the engine "compiled" has no kernel for the loss {loss!r}; the engine "reference" runs any loss'
-            )
+            weights = [self._per_element(w) if _is_weighted(loss) else 0 for w in (weight, _positive(loss))]
+            operands |= {"weights": weights[0], "positive": weights[1]}
         self.emit(f"loss {type(loss).__name__}", kernel, operands)
         self.program.loss = self._instructions[-1]
         if not value.needs_gradient:
             del self._gradients[value]
+
+    def _per_element(self, weight: Array | None) -> int:
+        """Return where the weights of a loss lie, one for each element of the output, channels first; ones if None."""
+        return self.constants(np.broadcast_to(1.0 if weight is None else weight, (1, *self.graph.output.shape)).ravel())
 
     # Slots of gradients
 
@@ -162,8 +171,10 @@ class Backward(Forward):
         op = self.producer.get(value)
         if op is None:
             return 0, 0, 0, 0
+        if op.kind == "conv_transpose":
+            return reach(op)
         if op.kind in ("conv", "depthwise") and op.inputs[0].needs_gradient:
-            return (0, 0, 0, 0) if _scatters(op) else _data_reach(op)
+            return (0, 0, 0, 0) if _scatters(op) else reach_back(op)
         if op.kind in _IN_PLACE and len(self.graph.consumers(op.inputs[0])) == 1:
             return self._wanted(op.inputs[0])
         return 0, 0, 0, 0
@@ -211,43 +222,18 @@ class Backward(Forward):
             self._scatter_back(op, dy, tile)
             return
         dx = self._into(op.inputs[0])
-        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else _data_reach(op))
+        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else reach_back(op))
         if dx is None:
             return
-        conv, matrix = op.conv, self.matrix(op)
-        (kh, kw), (sh, sw) = conv.kernel_size, conv.stride
-        order, outputs, inner = flipped_order(conv), matrix.columns, matrix.rows
-        for rows, columns in _residues(op):
-            cells = [(a, b) for a in rows.cells for b in columns.cells]
-            ends = [place for _, place in columns.cells]
-            merged = conv.groups == 1 and bool(ends) and ends == list(range(ends[0], ends[0] + len(ends)))
-            if merged:
-                taps = [place * dy.down + ends[0] * dy.channels for _, place in rows.cells]
-            else:
-                taps = [a * dy.down + b * dy.channels for (_, a), (_, b) in cells]
-            first = order[cells[0][0][0] * kw + cells[0][1][0]] if cells else 0
-            for g in range(conv.groups):
-                operands: Operands = {
-                    "x": dy.place() + g * outputs,
-                    "x_down": dy.down,
-                    "x_right": dy.channels,
-                    "y": dx.place(rows.first, columns.first) + g * inner,
-                    "y_down": sh * dx.down,
-                    "y_right": sw * dx.channels,
-                    "rows": rows.count,
-                    "columns": columns.count,
-                    "taps": self.program.table(taps),
-                    "tap_count": len(taps),
-                    "run": outputs * len(ends) if merged else outputs,
-                    "weights": matrix.copy + (g * kh * kw + first) * outputs * matrix.copy_width,
-                    "width": matrix.copy_width,
-                    "from_copies": 1,
-                    "bias": self.nothing,
-                    "channels": inner,
-                    "relu": 0,
-                }
-                kernel = self.correlation(op, operands, back=True)
-                self.emit(f"data gradient {op.path}", kernel, operands)
+        for operands in self.correlations_back(op, dy, dx):
+            self.emit(f"data gradient {op.path}", self.correlation(op, operands, back=True), operands)
+
+    def _conv_transpose_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        dy = self._convolved[op] = self._masked(op, dy, reach(op))
+        if dx is not None:
+            for operands in self.correlations(op, dy, dx.place(), dx.down, dx.maps):
+                self.emit(f"data gradient {op.path}", self.correlation(op, operands), operands)
 
     def _scatter_back(self, op: Operation, dy: Slot, tile: tuple[int, ...]) -> None:
         dx = self._into(op.inputs[0], compact=True)
@@ -277,11 +263,11 @@ class Backward(Forward):
 
     def _depthwise_back(self, op: Operation, dy: Slot) -> None:
         dx = self._into(op.inputs[0])
-        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else _data_reach(op))
+        dy = self._convolved[op] = self._masked(op, dy, (0, 0, 0, 0) if dx is None else reach_back(op))
         if dx is None:
             return
         (_, kw), (sh, sw), matrix = op.conv.kernel_size, op.conv.stride, self.matrix(op)
-        for rows, columns in _residues(op):
+        for rows, columns in residues_of(op):
             cells = [(a, b) for a in rows.cells for b in columns.cells]
             operands: Operands = {
                 "x": dy.place(),
@@ -387,6 +373,46 @@ class Backward(Forward):
         operands = self.pooling(op.layer, dx.maps, dx.down, dy) | {"x": dx.place(), "places": 0}
         self.emit(f"gradient {op.path}", pool.mean_pool_gradient(lanes_for(dx.channels)), operands)
 
+    def _select_pool_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is not None:
+            self.emit(f"gradient {op.path}", select.select_pool_gradient(), self.selection(op, dx, dy))
+
+    def _unpool_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is not None:
+            self.program.scratch = max(self.program.scratch, math.prod(dy.maps))
+            self.emit(f"gradient {op.path}", select.unpool_gradient(), self.selection(self.source(op), dy, dx))
+
+    def _pad_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is not None and op.sums is not None:
+            rows, columns = op.sums
+            operands = self.resampling((rows.transposed(), columns.transposed()), dy, dx, dx.channels)
+            self.emit(f"gradient {op.path}", resample.resample(lanes_for(dx.channels)), operands)
+
+    _upsample_back = _pad_back
+
+    def _concat_back(self, op: Operation, dy: Slot) -> None:
+        first = 0
+        for value in op.inputs:
+            dx, channels = self._into(value), value.maps[0]
+            if dx is not None:
+                operands = self.resampling(of_nothing(value.maps[1:]), dy, dx, channels, x_first=first)
+                self.emit(f"gradient {op.path}", resample.resample(lanes_for(channels)), operands)
+            first += channels
+
+    def _group_norm_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy) or dy  # what nobody needs may replace dy
+        operands = self.norms_of_sets[op]
+        length, run = int(operands["length"]), int(operands["run"])  # type: ignore[arg-type]
+        self._sums[op] = self.new_slot(f"sums of {op.path}", (2 * length, 1, 1))
+        operands |= {"dy": dy.place(), "dy_down": dy.down, "dx": dx.place(), "dx_down": dx.down}
+        operands |= {"sums": self._sums[op].place()}
+        self.emit(f"gradient {op.path}", group_norm.group_norm_gradient(lanes_for(run)), operands)
+
+    _layer_norm_back = _group_norm_back
+
     def _norm_back(self, op: Operation, dy: Slot) -> None:
         dy = self._masked(op, dy)
         dx = self._into(op.inputs[0], same=dy)
@@ -414,18 +440,25 @@ class Backward(Forward):
         dx = self._into(op.inputs[0], same=dy)
         if dx is None:
             return
-        source = self.slots[op.inputs[0] if op.kind == "leaky_relu" else op.output]
+        source = self.slots[op.output if op.kind in ("relu", "sigmoid", "tanh") else op.inputs[0]]
         operands = self.pointwise(source, dy, dx, op)
         relu = op.kind == "relu"
         kernel = pointwise.relu_gradient(cpu()[0]) if relu else pointwise.activation_gradient(op.kind)
         self.emit(f"gradient {op.path}", kernel, operands)
 
-    _relu_back = _leaky_relu_back = _sigmoid_back = _tanh_back = _activation_back
+    _relu_back = _leaky_relu_back = _sigmoid_back = _tanh_back = _elu_back = _silu_back = _activation_back
+    _gelu_back = _gelu_tanh_back = _softplus_back = _activation_back
+
+    def _prelu_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0], same=dy) or dy
+        self._sums[op] = self.new_slot(f"sums of {op.path}", (dy.channels, 1, 1))
+        operands = self.sloped(op, self.slots[op.inputs[0]], dy, dx) | {"sums": self._sums[op].place()}
+        self.emit(f"gradient {op.path}", prelu.prelu_gradient(lanes_for(dy.channels)), operands)
 
     def _dropout_back(self, op: Operation, dy: Slot) -> None:
         dx = self._into(op.inputs[0], same=dy)
         if dx is not None:
-            self.emit(f"gradient {op.path}", pointwise.dropout(), self.pointwise(dy, dy, dx, op))
+            self.emit(f"gradient {op.path}", self.dropout_kernel(op), self.pointwise(dy, dy, dx, op))
 
     def _add_back(self, op: Operation, dy: Slot) -> None:
         dy = self._masked(op, dy)
@@ -444,13 +477,21 @@ class Backward(Forward):
         if dx is not None:
             self.emit(f"gradient {op.path}", edges.reorder(True), {**edge(dx), "vector": dy.place()})
 
+    def _arrange_back(self, op: Operation, dy: Slot) -> None:
+        dx = self._into(op.inputs[0])
+        if dx is not None:
+            self.emit(f"gradient {op.path}", edges.reorder(False), {**edge(dy), "vector": dx.place()})
+
     def _softmax_back(self, op: Operation, dy: Slot) -> None:
         dx = self._into(op.inputs[0], same=dy)
         if dx is None:
             return
         if dx is not dy:
             self.emit(f"gradient {op.path}", pointwise.copy_map(cpu()[0]), self.pointwise(dy, dy, dx))
-        self.emit(f"gradient {op.path}", losses.softmax_gradient(), self.softmax(op, dx, self.slots[op.output]))
+        kernel = losses.softmax_gradient() if op.kind == "softmax" else losses.log_softmax_gradient()
+        self.emit(f"gradient {op.path}", kernel, self.softmax(op, dx, self.slots[op.output]))
+
+    _log_softmax_back = _softmax_back
 
     # Parameters
 
@@ -510,7 +551,9 @@ class Backward(Forward):
         for owner, ops in enumerate(by_layer.values()):
             op, layer = ops[0], ops[0].layer
             pieces = max(1, round(self._wanted_blocks * sum(map(_gradient_cost, ops)) / total))
-            if isinstance(layer, nn.BatchNorm2d):
+            if op.kind in ("prelu", "group_norm", "layer_norm"):
+                yield self._summed_block(ops, owner)
+            elif op.kind == "norm":
                 vectors = [self.vector(layer, name) for name in ("weight", "bias")]
                 updates = [Matrix(start, 1, 1, op.output.maps[0], op.output.maps[0]) for start in vectors]
                 yield Block(owner, op.path, [], updates, 0, 1, 0)
@@ -520,6 +563,36 @@ class Backward(Forward):
                 yield from self._pooled_blocks(op, owner, pieces)
             else:
                 yield from self._dense_blocks(ops, owner, pieces)
+
+    def _summed_block(self, ops: list[Operation], owner: int) -> Block:
+        """Return the block of vectors whose gradients each image leaves in its frame.
+
+        Args:
+            ops: All operations of the layer, as the way back meets them.
+            owner: Number of the layer.
+        """
+        gradient, updates, layer = [], [], ops[0].layer
+        named = {} if layer is None else layer.named_parameters()
+        for number, (name, array) in enumerate(named.items()):
+            start, size = self.vector(layer, name), array.size
+            updates.append(Matrix(start, 1, 1, size, size))
+            for op in ops:
+                parts = self._sums[op]
+                # Of one slope for all channels, the sums of channels are added too.
+                channels = parts.channels if op.kind == "prelu" and size == 1 else 1
+                operands: Operands = {
+                    "dy": parts.place() + number * size,
+                    "dy_down": 0,
+                    "dy_right": 1,
+                    "rows": 1,
+                    "columns": channels,
+                    "bias": start,
+                    "channels": size,
+                    "adds": int(op is not ops[0]),
+                }
+                kernel = gradients.bias_gradient(lanes_for(size))
+                gradient.append(self.make(f"{name} gradient {op.path}", kernel, AFTERWARDS, operands))
+        return Block(owner, ops[0].path, gradient, updates, 0, 1, 0)
 
     def _pooled_blocks(self, op: Operation, owner: int, pieces: int) -> Iterator[Block]:
         matrix, dy = self.matrix(op), self._convolved[op]
@@ -590,6 +663,8 @@ class Backward(Forward):
             adds: Whether another operation of the same layer came before.
         """
         x, dy, title = self.slots[op.inputs[0]], self._convolved[op], f"weight gradient {op.path}"
+        if op.kind == "conv_transpose":  # its windows slide over the gradient of its output
+            x, dy = dy, x
         if op.kind == "depthwise":
             operands = self.windows(op, x, split=True).operands() | {
                 "y": dy.place(),
@@ -647,6 +722,38 @@ class Backward(Forward):
         return self.make(f"bias gradient {op.path}", kernel, AFTERWARDS, operands)
 
 
+def _loss_kernel(loss: Loss) -> Kernel:
+    if type(loss) is nn.CrossEntropyLoss:
+        return losses.cross_entropy()
+    if type(loss) is nn.NLLLoss:
+        return losses.nll()
+    if type(loss) is nn.SmoothL1Loss and loss.beta == 0:
+        return losses.elementwise_loss("l1")
+    names = {
+        nn.MSELoss: "mse",
+        nn.L1Loss: "l1",
+        nn.SmoothL1Loss: "smooth_l1",
+        nn.HuberLoss: "huber",
+        nn.BCELoss: "bce_of_probabilities",
+        nn.BCEWithLogitsLoss: "weighted_bce" if _is_weighted(loss) else "bce",
+    }
+    if type(loss) not in names:
+        raise EngineError(
+            f'the engine "compiled" has no kernel for the loss {loss!r}; the engine "reference" runs any loss'
+        )
+    return losses.elementwise_loss(names[type(loss)], _is_weighted(loss))
+
+
+def _is_weighted(loss: Loss) -> bool:
+    """Whether a loss of elements has weights."""
+    return getattr(loss, "weight", None) is not None or _positive(loss) is not None
+
+
+def _positive(loss: Loss) -> Array | None:
+    """Return what a loss weighs what is there with."""
+    return loss.pos_weight if isinstance(loss, nn.BCEWithLogitsLoss) else None
+
+
 def in_one_go(optimizer: Optimizer | None) -> bool:
     """Whether an optimizer's step needs nothing but the gradient of the same number."""
     return (
@@ -659,7 +766,7 @@ def in_one_go(optimizer: Optimizer | None) -> bool:
 
 def merged_run(op: Operation) -> int:
     """Return the run of a whole kernel row of a convolution."""
-    return op.conv.kernel_size[1] * op.inputs[0].maps[0]
+    return op.conv.kernel_size[1] * op.windowed[0]
 
 
 def _without_slots(operands: Operands) -> Operands:
@@ -703,31 +810,6 @@ def _gradient_cost(op: Operation) -> float:
     if op.kind != "conv_pool":
         return op.cost
     return 1.5 * op.cost if _selects(op) else 1.3 * op.cost * math.prod(op.output.maps) / math.prod(op.convolved)
-
-
-def _residues(op: Operation) -> Iterator[tuple[Residue, Residue]]:
-    """Yield the residues of rows and columns of a convolution's input."""
-    conv = op.conv
-    axes = [
-        residues(n, k, s, d, front)
-        for n, k, s, d, (front, _) in zip(
-            op.inputs[0].maps[1:], conv.kernel_size, conv.stride, conv.dilation, op.padding, strict=True
-        )
-    ]
-    for rows in axes[0]:
-        for columns in axes[1]:
-            yield rows, columns
-
-
-def _data_reach(op: Operation) -> Border:
-    """Return how far the data gradient of a convolution reads beyond the gradient of its output."""
-    top = left = bottom = right = 0
-    for rows, columns in _residues(op):
-        for _, place in rows.cells:
-            top, bottom = max(top, -place), max(bottom, place + rows.count - op.output.maps[1])
-        for _, place in columns.cells:
-            left, right = max(left, -place), max(right, place + columns.count - op.output.maps[2])
-    return top, left, bottom, right
 
 
 def _kind(optimizer: Optimizer) -> str:

@@ -343,17 +343,25 @@ class _Built:
         return np.ascontiguousarray(order[: len(rates) * batch_size], dtype=np.int64)
 
     def _checked_targets(self, targets: Array, order: Array) -> Array:
-        """Return targets as the kernels want them; the loss is asked about extreme labels, or a row of floats."""
+        """Return targets as the kernels want them; the loss is asked about extreme labels, or a row of floats.
+
+        Of probabilities, which must lie between 0 and 1, it is asked about the most extreme rows.
+        """
         if self.loss is not None:
             chosen = targets[order]
             some = [chosen.argmin(), chosen.argmax()] if chosen.ndim == 1 else [0]
+            if isinstance(self.loss, nn.BCELoss) and chosen.size:
+                each = chosen.size // len(chosen)
+                some = [chosen.argmin() // each, chosen.argmax() // each]
             self.loss.forward(np.zeros((len(some), *self.output_shape), dtype=np.float32), chosen[some])
         return np.ascontiguousarray(targets, dtype=np.int64 if targets.dtype.kind in "iu" else np.float32)
 
     def _divisors(self, targets: Array, steps: Array) -> Array:
         """Return what the sum over each step's images is divided by; targets are those of all steps, in order."""
         loss, sizes = self.loss, steps["batch"].astype(np.float64)
-        if not isinstance(loss, nn.CrossEntropyLoss):
+        if loss is not None and loss.reduction == "sum":
+            return np.ones_like(sizes)
+        if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
             return np.asarray(sizes * math.prod(targets.shape[1:]))
         if loss.weight is None or targets.dtype != np.int64:
             return np.asarray(sizes)

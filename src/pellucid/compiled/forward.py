@@ -11,10 +11,25 @@ import numpy as np
 from pellucid import nn
 from pellucid.compiled.graph import Operation
 from pellucid.compiled.kernel import Kernel
-from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm, pointwise, pool, pooled, winograd
+from pellucid.compiled.kernels import (
+    correlate,
+    depthwise,
+    edges,
+    group_norm,
+    losses,
+    norm,
+    pointwise,
+    pool,
+    pooled,
+    prelu,
+    resample,
+    select,
+    winograd,
+)
 from pellucid.compiled.layout import Place, Slot
-from pellucid.compiled.lowering import Lowering, merges
+from pellucid.compiled.lowering import Lowering, flipped_order, merges, residues_of
 from pellucid.compiled.program import Operands, Program
+from pellucid.compiled.sums import Sums, SumsOfMap, of_nothing
 from pellucid.compiled.tiles import cpu, image_tile, lanes_for, map_tile, one_tile, pair_tile, winograd_tile
 from pellucid.errors import EngineError
 from pellucid.shapes import adaptive_regions, adaptive_size, pool_padding
@@ -67,17 +82,21 @@ class Forward(Lowering):
             first, conv.stride[0] * x.down, conv.stride[1] * channels, self.program.table(taps), len(taps), run
         )
 
-    def _correlations(self, op: Operation, y: Place | None, y_down: int, maps: tuple[int, ...]) -> Iterator[Operands]:
-        """Yield the operands of a convolution's forward pass, one for each group.
+    def correlations(
+        self, op: Operation, x: Slot, y: Place | None, y_down: int, maps: tuple[int, ...]
+    ) -> Iterator[Operands]:
+        """Yield the operands of a convolution's forward pass, or a transposed one's way back, one for each group.
 
         Args:
             op: A convolution.
+            x: What it reads.
             y: Where its output begins; None for the start of scratch.
             y_down: Step to the output's next row.
             maps: (C, H, W) of its output.
         """
         conv, matrix = op.conv, self.matrix(op)
-        windows, bias = self.windows(op, self.slots[op.inputs[0]], split=False), self.vector(conv, "bias")
+        adds_bias = op.has_bias and op.kind != "conv_transpose"
+        windows, bias = self.windows(op, x, split=False), self.vector(conv, "bias") if adds_bias else self.nothing
         copied = matrix.copy >= 0 and op.kind == "conv_pool"
         outputs = maps[0] // conv.groups
         for g in range(conv.groups):
@@ -92,15 +111,65 @@ class Forward(Lowering):
                 "weights": self.copy(matrix) if copied else matrix.start + of_group,
                 "width": matrix.copy_width if copied else matrix.width,
                 "from_copies": int(copied),
-                "bias": bias + g * outputs if op.has_bias else bias,
+                "bias": bias + g * outputs if adds_bias else bias,
                 "channels": outputs,
                 "relu": int(op.relu and op.kind == "conv"),
             }
 
+    def correlations_back(self, op: Operation, x: Slot, y: Slot) -> Iterator[Operands]:
+        """Yield the operands of a transposed convolution's forward pass, or another one's data gradient.
+
+        One for each residue and group.
+
+        Args:
+            op: A convolution.
+            x: What it reads: a number for each position of a window and filter.
+            y: What it writes, which the windows slide over.
+        """
+        conv, matrix = op.conv, self.matrix(op)
+        (kh, kw), (sh, sw) = conv.kernel_size, conv.stride
+        order, outputs, inner = flipped_order(conv), matrix.columns, matrix.rows
+        adds_bias = op.has_bias and op.kind == "conv_transpose"
+        bias = self.vector(conv, "bias") if adds_bias else self.nothing
+        for rows, columns in residues_of(op):
+            cells = [(a, b) for a in rows.cells for b in columns.cells]
+            ends = [place for _, place in columns.cells]
+            merged = conv.groups == 1 and bool(ends) and ends == list(range(ends[0], ends[0] + len(ends)))
+            if merged:
+                taps = [place * x.down + ends[0] * x.channels for _, place in rows.cells]
+            else:
+                taps = [a * x.down + b * x.channels for (_, a), (_, b) in cells]
+            first = order[cells[0][0][0] * kw + cells[0][1][0]] if cells else 0
+            for g in range(conv.groups):
+                yield {
+                    "x": x.place() + g * outputs,
+                    "x_down": x.down,
+                    "x_right": x.channels,
+                    "y": y.place(rows.first, columns.first) + g * inner,
+                    "y_down": sh * y.down,
+                    "y_right": sw * y.channels,
+                    "rows": rows.count,
+                    "columns": columns.count,
+                    "taps": self.program.table(taps),
+                    "tap_count": len(taps),
+                    "run": outputs * len(ends) if merged else outputs,
+                    "weights": matrix.copy + (g * kh * kw + first) * outputs * matrix.copy_width,
+                    "width": matrix.copy_width,
+                    "from_copies": 1,
+                    "bias": bias + g * inner if adds_bias else bias,
+                    "channels": inner,
+                    "relu": int(op.relu and op.kind == "conv_transpose"),
+                }
+
     def _conv(self, op: Operation) -> None:
-        y = self.slots[op.output]
-        for operands in self._correlations(op, y.place(), y.down, y.maps):
+        x, y = self._ends(op)
+        for operands in self.correlations(op, x, y.place(), y.down, y.maps):
             self.emit(op.title, self.correlation(op, operands), operands)
+
+    def _conv_transpose(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        for operands in self.correlations_back(op, x, y):
+            self.emit(op.title, self.correlation(op, operands, back=True), operands)
 
     def correlation(self, op: Operation, operands: Operands, back: bool = False) -> Kernel:
         """Return the kernel of a correlation, and change its operands where that is Winograd's.
@@ -126,8 +195,8 @@ class Forward(Lowering):
             operands: As correlate wants them.
             back: For the data gradient.
         """
-        conv = op.conv
-        if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != ((3, 3), (1, 1), (1, 1), 1):
+        conv, plain = op.conv, ((3, 3), (1, 1), (1, 1), 1)
+        if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != plain or op.kind == "conv_transpose":
             return ()
         rows, columns, inner, channels = (int(operands[k]) for k in ("rows", "columns", "x_right", "channels"))  # type: ignore[arg-type]
         block, *tile = winograd_tile(rows, columns, inner, channels)
@@ -142,23 +211,23 @@ class Forward(Lowering):
         return tuple(tile)
 
     def _conv_pool(self, op: Operation) -> None:
-        y, (channels, *size) = self.slots[op.output], op.convolved
+        (x, y), (channels, *size) = self._ends(op), op.convolved
         windows = bounds(op.pool, (size[0], size[1]), (y.rows, y.columns))
         rows, columns = (max(some.stops) for some in windows)  # what the pooling does not read is not computed
         maps, down, lanes = (channels, rows, columns), columns * channels, lanes_for(channels)
         places = self.places[op] = self.new_slot(f"places of {op.path}", (-(-math.prod(y.maps) // 4), 1, 1))
         if in_pairs(*windows):
-            (operands,) = self._correlations(op, y.place(), y.down, maps)
+            (operands,) = self.correlations(op, x, y.place(), y.down, maps)
             operands |= {"y_right": channels, "relu": int(op.relu), "places": places.corner}
             tile = self.use_winograd(op, operands)
             kernel = winograd.winograd(*tile, True) if tile else pooled.correlate_pool2(*pair_tile(y.columns, channels))
             self.emit(op.title, kernel, operands)
             return
         self.program.scratch = max(self.program.scratch, math.prod(maps))
-        (convolution,) = self._correlations(op, None, down, maps)
+        (convolution,) = self.correlations(op, x, None, down, maps)
         pooling = self.pooling(op.pool, maps, down, y)
         pooling |= {"x": 0, "places": places.corner, "relu": int(op.relu)}
-        window = map_tile(rows, columns, op.conv.multiply_adds(op.inputs[0].shape) // math.prod(op.convolved), channels)
+        window = map_tile(rows, columns, op.cost // math.prod(op.convolved), channels)
         parts: Operands = {
             "correlate": self.part(op.title, correlate.correlate(*window), convolution),
             "pool": self.part(op.title, pool.max_pool(lanes, False), pooling),
@@ -272,12 +341,145 @@ class Forward(Lowering):
             "map_length": width * channels,
         }
 
-    # Batch norm
+    def _select_pool(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.places[op] = self.new_slot(f"places of {op.path}", y.maps)
+        self.emit(op.title, select.select_pool(lanes_for(y.channels)), self.selection(op, x, y))
+
+    def _unpool(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, select.unpool(), self.selection(self.source(op), y, x))
+
+    def source(self, op: Operation) -> Operation:
+        """Return the pooling whose places an unpooling takes."""
+        if op.source is None:
+            raise EngineError(f"{op.title} has no pooling")
+        return op.source
+
+    def selection(self, op: Operation, x: Slot, y: Slot) -> Operands:
+        """Return the operands of a pooling that keeps numbers of cells, or of what goes by them.
+
+        Args:
+            op: The pooling.
+            x: Its input, or what has the input's size.
+            y: Its output, or what has the output's size.
+        """
+        rows, columns = cells_of(op.layer, (x.rows, x.columns), (y.rows, y.columns))
+        table = self.program.table
+        return {
+            "x": x.place(),
+            "x_down": x.down,
+            "y": y.place(),
+            "y_down": y.down,
+            "rows": y.rows,
+            "columns": y.columns,
+            "channels": y.channels,
+            "places": self.places[op].place(),
+            "row_starts": table(rows.starts),
+            "row_cells": table(rows.cells),
+            "column_starts": table(columns.starts),
+            "column_cells": table(columns.cells),
+            "offsets": table([i * x.down + j * x.channels for i in range(x.rows) for j in range(x.columns)]),
+            "map_rows": x.rows,
+            "map_columns": x.columns,
+            "map_length": x.columns * x.channels,
+        }
+
+    # Fixed sums along rows and columns
+
+    def _pad(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, resample.resample(lanes_for(y.channels)), self.resampling(op.sums, x, y, y.channels))
+
+    _upsample = _pad
+
+    def _concat(self, op: Operation) -> None:
+        y, first = self.slots[op.output], 0
+        for value in op.inputs:
+            x = self.slots[value]
+            operands = self.resampling(of_nothing(x.maps[1:]), x, y, x.channels, y_first=first)
+            self.emit(op.title, resample.resample(lanes_for(x.channels)), operands)
+            first += x.channels
+
+    def resampling(
+        self, sums: SumsOfMap | None, x: Slot, y: Slot, channels: int, x_first: int = 0, y_first: int = 0
+    ) -> Operands:
+        """Return the operands of fixed sums from one map to another.
+
+        Args:
+            sums: Of rows and columns.
+            x: Input.
+            y: Output.
+            channels: How many.
+            x_first: The first of them in x.
+            y_first: The first of them in y.
+        """
+        if sums is None:
+            raise EngineError(f"{y.name} has no sums")
+        rows, columns = sums
+        table = self.program.table
+        return {
+            "x": x.place() + x_first,
+            "y": y.place() + y_first,
+            "y_down": y.down,
+            "y_right": y.channels,
+            "rows": y.rows,
+            "columns": y.columns,
+            "channels": channels,
+            "row_starts": table(rows.starts),
+            "row_offsets": table(rows.cells * x.down),
+            "row_weights": self.constants(rows.weights),
+            "column_starts": table(columns.starts),
+            "column_offsets": table(columns.cells * x.channels),
+            "column_weights": self.constants(columns.weights),
+        }
+
+    # Normalization
+
+    def _group_norm(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        layer = op.layer
+        if isinstance(layer, nn.GroupNorm):
+            sets, length = layer.num_groups, x.channels
+            run = weight_step = length // sets
+        elif isinstance(layer, nn.LayerNorm):
+            run = length = math.prod(layer.normalized_shape)
+            sets, weight_step = x.channels // length, 0
+        else:
+            raise EngineError(f"{op.title} is no normalization of sets")
+        self.program.scratch = max(self.program.scratch, 2 * lanes_for(run))
+        operands: Operands = {
+            "x": x.place(),
+            "x_down": x.down,
+            "y": y.place(),
+            "y_down": y.down,
+            "dy": 0,
+            "dy_down": 0,
+            "dx": 0,
+            "dx_down": 0,
+            "rows": x.rows,
+            "columns": x.columns,
+            "right": x.channels,
+            "sets": sets,
+            "set_step": run,
+            "run": run,
+            "weight": self.vector(layer, "weight", 1.0, length),
+            "bias": self.vector(layer, "bias"),
+            "weight_step": weight_step,
+            "length": length,
+            "statistics": self.new_slot(f"statistics of {op.path}", (2 * sets, 1, 1)).place(),
+            "sums": 0,
+            "eps": layer.eps,
+        }
+        self.norms_of_sets[op] = operands
+        self.emit(op.title, group_norm.group_norm(lanes_for(run)), operands)
+
+    _layer_norm = _group_norm
 
     def _norm(self, op: Operation) -> None:
         x, y = self._ends(op)
         layer = op.layer
-        if not isinstance(layer, nn.BatchNorm2d):
+        if not isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             raise EngineError(f"{op.title} is no batch norm")
         lanes, channels = lanes_for(x.channels), x.channels
         blank = np.zeros(channels, dtype=np.float32)
@@ -293,7 +495,7 @@ class Forward(Lowering):
             "rows": x.rows,
             "columns": x.columns,
             "channels": channels,
-            "weight": self.vector(layer, "weight", missing=1.0),
+            "weight": self.vector(layer, "weight", 1.0, channels),
             "bias": self.vector(layer, "bias"),
             "affine": int(layer.affine),
             "mean": self.constants(blank) if self.training else self.state(layer, "running_mean"),
@@ -315,7 +517,7 @@ class Forward(Lowering):
         else:
             scale = self.constants(blank)
             operands["scale"] = scale
-            weight, var = self.vector(layer, "weight", missing=1.0), self.state(layer, "running_var")
+            weight, var = self.vector(layer, "weight", 1.0, channels), self.state(layer, "running_var")
             self.program.scales.append((scale, weight, var, channels, layer.eps))
         self.emit(op.title, norm.normalize(lanes), operands)
 
@@ -325,7 +527,36 @@ class Forward(Lowering):
         x, y = self._ends(op)
         self.emit(op.title, pointwise.activation(op.kind), self.pointwise(x, x, y, op))
 
-    _relu = _leaky_relu = _sigmoid = _tanh = _activation
+    _relu = _leaky_relu = _sigmoid = _tanh = _elu = _silu = _gelu = _gelu_tanh = _softplus = _activation
+
+    def _prelu(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, prelu.prelu(lanes_for(y.channels)), self.sloped(op, x, x, y))
+
+    def sloped(self, op: Operation, a: Slot, b: Slot, y: Slot) -> Operands:
+        """Return the operands of PReLU and its gradient but for the sums.
+
+        Args:
+            op: Which.
+            a: Input.
+            b: Gradient of the output.
+            y: Output, or gradient of the input.
+        """
+        layer = op.layer
+        return {
+            "a": a.place(),
+            "a_down": a.down,
+            "b": b.place(),
+            "b_down": b.down,
+            "y": y.place(),
+            "y_down": y.down,
+            "rows": y.rows,
+            "columns": y.columns,
+            "channels": y.channels,
+            "weight": self.vector(layer, "weight"),
+            "several": int(isinstance(layer, nn.PReLU) and layer.num_parameters > 1),
+            "sums": 0,
+        }
 
     def pointwise(self, a: Slot, b: Slot, y: Slot, op: Operation | None = None) -> Operands:
         """Return the operands of y = f(a, b).
@@ -334,10 +565,11 @@ class Forward(Lowering):
             a: First input.
             b: Second input.
             y: Output.
-            op: Gives ReLU, the slope or the share that is dropped.
+            op: Gives the numbers of its layer: a slope, the share that is dropped.
         """
         layer = None if op is None else op.layer
         p = layer.p if isinstance(layer, nn.Dropout) else 0.0
+        slopes = [getattr(layer, name) for name in ("negative_slope", "alpha", "beta") if hasattr(layer, name)]
         return {
             "a": a.place(),
             "a_down": a.down,
@@ -351,14 +583,22 @@ class Forward(Lowering):
             "key": self.program.dropouts.index(op.number) if op is not None and isinstance(layer, nn.Dropout) else 0,
             "p": p,
             "scale": 1.0 / (1.0 - p) if p < 1 else 0.0,
-            "slope": layer.negative_slope if isinstance(layer, nn.LeakyReLU) else 0.0,
+            "slope": slopes[0] if slopes else 0.0,
+            "limit": layer.threshold if isinstance(layer, nn.Softplus) else 0.0,
         }
 
     def _dropout(self, op: Operation) -> None:
         if self.training:
             x, y = self._ends(op)
             self.program.dropouts.append(op.number)
-            self.emit(op.title, pointwise.dropout(), self.pointwise(x, x, y, op))
+            self.emit(op.title, self.dropout_kernel(op), self.pointwise(x, x, y, op))
+
+    def dropout_kernel(self, op: Operation) -> Kernel:
+        """Return the kernel of a dropout, of single numbers or of whole channels."""
+        if not isinstance(op.layer, nn.Dropout2d):
+            return pointwise.dropout()
+        self.program.scratch = max(self.program.scratch, op.output.maps[0])
+        return pointwise.channel_dropout()
 
     def _add(self, op: Operation) -> None:
         a, b = (self.slots[v] for v in op.inputs)
@@ -373,14 +613,20 @@ class Forward(Lowering):
         x, y = self._ends(op)
         self.emit(op.title, edges.reorder(False), {**edge(x), "vector": y.place()})
 
+    def _arrange(self, op: Operation) -> None:
+        x, y = self._ends(op)
+        self.emit(op.title, edges.reorder(True), {**edge(y), "vector": x.place()})
+
     def _softmax(self, op: Operation) -> None:
         x, y = self._ends(op)
-        self.emit(op.title, losses.softmax(), self.softmax(op, x, y))
+        self.emit(op.title, getattr(losses, op.kind)(), self.softmax(op, x, y))
+
+    _log_softmax = _softmax
 
     def softmax(self, op: Operation, x: Slot, y: Slot) -> Operands:
-        """Return the operands of softmax from one slot to another."""
+        """Return the operands of softmax or its logarithm from one slot to another."""
         layer, shape = op.layer, op.output.shape
-        if not isinstance(layer, nn.Softmax):
+        if not isinstance(layer, (nn.Softmax, nn.LogSoftmax)):
             raise EngineError(f"{op.title} is no softmax")
         axis = layer.dim - 1 if layer.dim > 0 else len(shape) + layer.dim
         if len(shape) == 3:
@@ -417,6 +663,33 @@ def edge(slot: Slot) -> Operands:
         "columns": slot.columns,
         "channels": slot.channels,
     }
+
+
+def cells_of(layer: nn.Layer | None, size: tuple[int, int], out: tuple[int, int]) -> SumsOfMap:
+    """Return which rows and columns each window of a max-pooling reads, dilated or adaptive; weights count nothing.
+
+    Args:
+        layer: A pooling layer.
+        size: (H, W) of its input.
+        out: (H, W) of its output.
+    """
+    axes = []
+    if isinstance(layer, nn.AdaptiveMaxPool2d):
+        for n, o in zip(size, out, strict=True):
+            axes.append((n, [list(range(n))[region] for region in adaptive_regions(n, o)]))
+    elif isinstance(layer, nn.MaxPool2d):
+        sides = pool_padding(layer.padding, layer.kernel_size, layer.dilation)
+        numbers = (size, out, layer.kernel_size, layer.stride, layer.dilation, sides)
+        for n, o, k, s, d, (front, _) in zip(*numbers, strict=True):
+            windows = [range(i * s - front, i * s - front + k * d, d) for i in range(o)]
+            axes.append((n, [[cell for cell in window if 0 <= cell < n] for window in windows]))
+    else:
+        raise EngineError(f"{layer!r} is no max-pooling")
+    rows, columns = (
+        Sums(np.cumsum([0, *map(len, windows)]), np.concatenate(windows).astype(np.int64), np.empty(0), n)
+        for n, windows in axes
+    )
+    return rows, columns
 
 
 def in_pairs(*axes: Bounds) -> bool:
@@ -465,7 +738,7 @@ class Bounds:
 
     Attributes:
         starts, stops: Of each window.
-        counts: By what a mean divides: padding counts, what ceil_mode adds beyond it does not.
+        counts: By what a mean divides: padding counts if the layer says so, what ceil_mode adds beyond it does not.
     """
 
     starts: list[int]
@@ -497,6 +770,8 @@ def bounds(layer: nn.Layer | None, size: tuple[int, int], out: tuple[int, int]) 
         for n, o, k, s, (front, back) in zip(size, out, layer.kernel_size, layer.stride, sides, strict=True):
             starts = [i * s - front for i in range(o)]
             stops, counts = [min(n, a + k) for a in starts], [min(a + k, n + back) - a for a in starts]
+            if isinstance(layer, nn.AvgPool2d) and not layer.count_include_pad:
+                counts = [stop - max(0, a) for stop, a in zip(stops, starts, strict=True)]
             axes.append(Bounds([max(0, a) for a in starts], stops, counts))
     else:
         raise EngineError(f"{layer!r} is no pooling")

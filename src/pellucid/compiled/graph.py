@@ -1,8 +1,8 @@
 """A network as a list of operations on values, in the order of computation.
 
 Containers are gone, residual blocks have become sums, and what runs as one kernel has become one operation: ReLU joins
-the convolution (depthwise or not), dense layer, batch norm or sum before it, and max-pooling joins a convolution where
-that pays.
+the convolution (depthwise, transposed or neither), dense layer, batch norm or sum before it, and max-pooling joins a
+convolution where that pays. Padding other than with zeros has become an operation of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from pellucid import nn
 from pellucid._types import Shape
+from pellucid.compiled.sums import SumsOfMap, of_padding, of_upsampling
 from pellucid.errors import EngineError
 from pellucid.nn import Layer, Network
 from pellucid.nn.layer import join
@@ -20,19 +22,39 @@ from pellucid.shapes import Padding, resolve_padding
 
 _KINDS: dict[type[Layer], str] = {
     nn.Conv2d: "conv",
+    nn.ConvTranspose2d: "conv_transpose",
     nn.Linear: "linear",
     nn.MaxPool2d: "max_pool",
+    nn.AdaptiveMaxPool2d: "select_pool",
     nn.AvgPool2d: "mean_pool",
     nn.AdaptiveAvgPool2d: "mean_pool",
+    nn.BatchNorm1d: "norm",
     nn.BatchNorm2d: "norm",
+    nn.GroupNorm: "group_norm",
+    nn.LayerNorm: "layer_norm",
     nn.ReLU: "relu",
     nn.LeakyReLU: "leaky_relu",
+    nn.PReLU: "prelu",
+    nn.ELU: "elu",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+    nn.Softplus: "softplus",
     nn.Sigmoid: "sigmoid",
     nn.Tanh: "tanh",
     nn.Softmax: "softmax",
+    nn.LogSoftmax: "log_softmax",
     nn.Dropout: "dropout",
+    nn.Dropout2d: "dropout",
+    nn.ZeroPad2d: "pad",
+    nn.ReflectionPad2d: "pad",
+    nn.ReplicationPad2d: "pad",
+    nn.Upsample: "upsample",
     nn.Flatten: "flatten",
+    nn.Unflatten: "unflatten",
+    nn.Identity: "identity",
 }
+
+Convolution: TypeAlias = nn.Conv2d | nn.ConvTranspose2d
 
 
 @dataclass(eq=False)
@@ -55,15 +77,18 @@ class Operation:
     """One step of the computation.
 
     Attributes:
-        kind: A value of _KINDS, or "depthwise", "conv_pool", "add", "reorder".
+        kind: A value of _KINDS, or "depthwise", "conv_pool", "gelu_tanh", "select_pool" (dilated, adaptive, unpooled
+            later), "unpool", "add", "concat", "reorder" (a map to a vector, channels first), "arrange" (back).
         path: Where its layer stands in the network.
-        layer: None for a sum and for reordering.
+        layer: None where no layer stands there: for a sum, for reordering.
         number: The layer's place among all, which dropout's random numbers depend on.
         inputs: What it reads.
         output: What it writes.
         relu: Whether negative outputs become 0.
         pool: Of a conv_pool, the pooling layer.
         convolved: Of a conv_pool, shape of the convolution's output.
+        sums: Of padding and resampling, what it is.
+        source: Of unpooling, the pooling whose places it takes.
     """
 
     kind: str
@@ -75,6 +100,8 @@ class Operation:
     relu: bool = False
     pool: nn.MaxPool2d | None = None
     convolved: Shape = ()
+    sums: SumsOfMap | None = None
+    source: Operation | None = None
 
     @property
     def title(self) -> str:
@@ -82,27 +109,41 @@ class Operation:
         return f"{self.kind}{' relu' if self.relu else ''} {self.path}"
 
     @property
-    def conv(self) -> nn.Conv2d:
+    def conv(self) -> Convolution:
         """The layer of a convolution."""
-        if not isinstance(self.layer, nn.Conv2d):
+        if not isinstance(self.layer, (nn.Conv2d, nn.ConvTranspose2d)):
             raise EngineError(f"{self.title} is no convolution")
         return self.layer
 
     @property
     def padding(self) -> Padding:
-        """The zeros ((top, bottom), (left, right)) around a convolution's input."""
-        _, h, w = self.inputs[0].maps
-        conv = self.conv
-        return resolve_padding(conv.padding, (h, w), conv.kernel_size, conv.stride, conv.dilation)
+        """The zeros ((top, bottom), (left, right)) around what a convolution's windows slide over."""
+        conv, (_, *size) = self.conv, self.windowed
+        if isinstance(conv, nn.Conv2d) and conv.padding_mode != "zeros":
+            return (0, 0), (0, 0)
+        return resolve_padding(conv.padding, tuple(size), conv.kernel_size, conv.stride, conv.dilation)
+
+    @property
+    def windowed(self) -> tuple[int, int, int]:
+        """The maps that a convolution's windows slide over: its input, or of a transposed one its output."""
+        return (self.output if self.kind == "conv_transpose" else self.inputs[0]).maps
+
+    @property
+    def positions(self) -> Shape:
+        """The maps with a number for each window and filter: its output, or of a transposed one its input."""
+        return self.inputs[0].maps if self.kind == "conv_transpose" else self.convolved or self.output.maps
 
     @property
     def has_bias(self) -> bool:
         """Whether its layer adds a bias."""
-        return isinstance(self.layer, (nn.Conv2d, nn.Linear)) and self.layer.has_bias
+        return isinstance(self.layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and self.layer.has_bias
 
     @property
     def cost(self) -> int:
         """Multiplications with a weight for one image."""
+        if isinstance(self.layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            window = math.prod(self.layer.kernel_size) * self.windowed[0] // self.layer.groups
+            return window * math.prod(self.positions)
         return 0 if self.layer is None else self.layer.multiply_adds(self.inputs[0].shape)
 
 
@@ -154,49 +195,118 @@ def _maps(shape: Shape) -> tuple[int, int, int]:
 
 
 def _walk(layer: Layer, path: str, value: Value, graph: Graph, shapes: Iterator[tuple[int, Shape]]) -> Value:
+    """Append the operations of a layer and all below it, and return what comes out."""
     if isinstance(layer, nn.Residual):
         body = _walk(layer.body, join(path, "body"), value, graph, shapes)
         around = value
         if layer.shortcut is not None:
             around = _walk(layer.shortcut, join(path, "shortcut"), value, graph, shapes)
+        body, around = _alike([body, around], path, graph)
         out = Value(body.shape, body.maps)
-        if body.maps != around.maps:  # both are flat, but were flattened from maps of different shapes
-            body, around = (_in_order(v, path, graph) for v in (body, around))
-            out = Value(body.shape, body.maps)
         graph.operations.append(Operation("add", path, None, -1, [body, around], out))
+        return out
+    if isinstance(layer, nn.Concat):
+        branches = [_walk(child, join(path, name), value, graph, shapes) for name, child in layer.children()]
+        branches = _alike(branches, path, graph)
+        shape = (sum(branch.shape[0] for branch in branches), *branches[0].shape[1:])
+        out = Value(shape, (sum(branch.maps[0] for branch in branches), *branches[0].maps[1:]))
+        graph.operations.append(Operation("concat", path, None, -1, branches, out))
+        return out
+    if isinstance(layer, nn.MaxUnpool2d):
+        pooled = _walk(layer.pool, join(path, "pool"), value, graph, shapes)
+        pool = graph.operations[-1]
+        pool.kind = "select_pool"  # whose places are numbers of cells
+        moved = _walk(layer.body, join(path, "body"), pooled, graph, shapes)
+        out = Value(value.shape, value.maps)
+        graph.operations.append(Operation("unpool", path, None, -1, [moved], out, source=pool))
         return out
     if isinstance(layer, nn.Sequential):
         for name, child in layer.children():
             value = _walk(child, join(path, name), value, graph, shapes)
         return value
+    return _leaf(layer, path, value, graph, *next(shapes))
+
+
+def _leaf(layer: Layer, path: str, value: Value, graph: Graph, number: int, shape: Shape) -> Value:
+    kind = _kind(layer, path, value.shape)
+    if kind == "identity":
+        return value
+    if kind == "unflatten":
+        return _arranged(value, shape, path, graph)
+    by_channel = kind in ("norm", "group_norm") or (isinstance(layer, nn.PReLU) and layer.num_parameters > 1)
+    if kind == "layer_norm" or (by_channel and len(shape) == 1):
+        value = _in_order(value, path, graph)
+    elif by_channel and len(shape) != 3:  # the axes behind the channels become one
+        value = _arranged(value, (shape[0], 1, math.prod(shape[1:])), path, graph)
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        value = _padded(layer, path, value, graph)
+    own = kind == "linear" or (len(shape) == 3 and kind != "layer_norm")
+    op = Operation(kind, path, layer, number, [value], Value(shape, _maps(shape) if own else value.maps))
+    graph.operations.append(op)
+    if isinstance(layer, (nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)):
+        left, right, top, bottom = layer.padding
+        op.sums = of_padding(value.shape[1:], ((top, bottom), (left, right)), layer.mode)
+    elif isinstance(layer, nn.Upsample):
+        op.sums = of_upsampling(layer, value.shape[1:])
+    if kind == "layer_norm" and len(shape) == 3:
+        return _arranged(op.output, shape, path, graph)
+    if by_channel and len(shape) not in (1, 3):
+        return _in_order(op.output, path, graph)
+    return op.output
+
+
+def _kind(layer: Layer, path: str, shape: Shape) -> str:
+    """Return the kind of operation that a layer is for an input of such a shape."""
     kind = _KINDS.get(type(layer))
-    if kind is None or _has_unknown_options(layer):
+    if kind is None or (kind == "upsample" and len(shape) != 3):
         what = type(layer).__name__ if kind is None else repr(layer)
         raise EngineError(
             f'the engine "compiled" has no kernel for layer {path} ({what}); the engine "reference" runs any layer'
         )
-    number, shape = next(shapes)
-    out = Value(shape, value.maps if len(shape) != 3 and kind != "linear" else _maps(shape))
     if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels:
-        kind = "depthwise"
-    graph.operations.append(Operation(kind, path, layer, number, [value], out))
+        return "depthwise"
+    if isinstance(layer, nn.MaxPool2d) and layer.dilation != (1, 1):
+        return "select_pool"
+    if isinstance(layer, nn.GELU) and layer.approximate == "tanh":
+        return "gelu_tanh"
+    return kind
+
+
+def _padded(layer: nn.Conv2d, path: str, value: Value, graph: Graph) -> Value:
+    """Return the value with the padding that a convolution wants, other than zeros."""
+    size = value.shape[1:]
+    sides = resolve_padding(layer.padding, size, layer.kernel_size, layer.stride, layer.dilation)
+    shape = (value.shape[0], *(n + sum(both) for n, both in zip(size, sides, strict=True)))
+    out = Value(shape, _maps(shape))
+    sums = of_padding(size, sides, layer.padding_mode)
+    graph.operations.append(Operation("pad", path, None, -1, [value], out, sums=sums))
     return out
-
-
-def _has_unknown_options(layer: Layer) -> bool:
-    """Return whether a layer of a known kind does something that its kernels do not."""
-    if isinstance(layer, nn.Conv2d):
-        return layer.padding_mode != "zeros"
-    if isinstance(layer, nn.MaxPool2d):
-        return layer.dilation != (1, 1)
-    return isinstance(layer, nn.AvgPool2d) and not layer.count_include_pad
 
 
 def _in_order(value: Value, path: str, graph: Graph) -> Value:
     """Return the value as a vector whose numbers stand channels first."""
+    if math.prod(value.maps[1:]) == 1:
+        return value
     out = Value(value.shape, (math.prod(value.maps), 1, 1))
     graph.operations.append(Operation("reorder", path, None, -1, [value], out))
     return out
+
+
+def _arranged(value: Value, shape: Shape, path: str, graph: Graph) -> Value:
+    """Return the value with another shape, of as many numbers in the same order."""
+    out = Value(shape, _maps(shape))
+    if value.maps != out.maps:
+        value = _in_order(value, path, graph)
+    kind = "flatten" if value.maps == out.maps else "arrange"
+    graph.operations.append(Operation(kind, path, None, -1, [value], out))
+    return out
+
+
+def _alike(values: list[Value], path: str, graph: Graph) -> list[Value]:
+    """Return values stored alike; flat ones that were flattened from maps of different sizes become vectors."""
+    if len({value.maps[1:] for value in values}) > 1:
+        return [_in_order(value, path, graph) for value in values]
+    return values
 
 
 def _straighten_shared(graph: Graph) -> None:
@@ -215,7 +325,7 @@ def _straighten_shared(graph: Graph) -> None:
 def _join_relu(graph: Graph) -> None:
     for op in list(graph.operations):
         after = graph.consumers(op.output)
-        joins = op.kind in ("conv", "depthwise", "linear", "norm", "add")
+        joins = op.kind in ("conv", "depthwise", "conv_transpose", "linear", "norm", "add")
         if joins and len(after) == 1 and after[0].kind == "relu":
             op.relu, op.output = True, after[0].output
             graph.operations.remove(after[0])

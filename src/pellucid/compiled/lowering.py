@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pellucid import nn
 from pellucid._types import Array
-from pellucid.compiled.graph import Graph, Operation, Value
+from pellucid.compiled.graph import Convolution, Graph, Operation, Value
 from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels import update, winograd
 from pellucid.compiled.layout import READ_AHEAD, Border, Place, Slot, columns_padded
@@ -64,6 +65,7 @@ class Lowering:
         self.slots: dict[Value, Slot] = {}
         self.matrices: dict[int, Matrix] = {}
         self.norms: dict[Operation, Operands] = {}
+        self.norms_of_sets: dict[Operation, Operands] = {}
         self.places: dict[Operation, Slot] = {}
         self._vectors: dict[tuple[int, str], int] = {}
         self._states: dict[tuple[int, str], int] = {}
@@ -99,7 +101,7 @@ class Lowering:
             if op is not None and (
                 (op.kind == "add" and self._is_only_summed(op.inputs[0]))
                 or (op.kind == "dropout" and not self.training)
-                or (op.kind == "flatten" and not any(self.slots[op.inputs[0]].border))
+                or (op.kind == "flatten" and not any(self.slots[op.inputs[0]].border + self._border(value)))
             ):
                 self.slots[value] = self.slots[op.inputs[0]]
             else:
@@ -112,6 +114,8 @@ class Lowering:
         for op in self.graph.consumers(value):
             if op.kind in ("conv", "conv_pool", "depthwise"):
                 wanted.widen(reach(op))
+            elif op.kind == "conv_transpose":
+                wanted.widen(reach_back(op))
             elif op.kind == "dropout" and not self.training:
                 wanted.widen(self._border(op.output))
         return wanted.border
@@ -119,7 +123,8 @@ class Lowering:
     def _is_only_summed(self, value: Value) -> bool:
         """Whether nobody but one sum needs the value, not even the way back of what made it."""
         maker = self.producer.get(value)
-        plain = maker is not None and maker.kind in ("conv", "linear", "depthwise", "norm") and not maker.relu
+        kinds = ("conv", "linear", "depthwise", "conv_transpose", "norm")
+        plain = maker is not None and maker.kind in kinds and not maker.relu
         return plain and len(self.graph.consumers(value)) == 1
 
     def new_slot(
@@ -194,13 +199,14 @@ class Lowering:
 
     # Parameters
 
-    def vector(self, layer: Layer | None, name: str, missing: float = 0.0) -> int:
+    def vector(self, layer: Layer | None, name: str, missing: float = 0.0, length: int = 0) -> int:
         """Return where a vector parameter lies; where the layer has none, where a constant vector stands for it.
 
         Args:
             layer: Whose.
             name: "weight" or "bias".
             missing: The constant.
+            length: How many of it there must be, if it is not 0.
         """
         key = (id(layer), name)
         if key not in self._vectors:
@@ -210,7 +216,6 @@ class Lowering:
             elif missing == 0.0:
                 self._vectors[key] = self.nothing
             else:
-                length = layer.num_features if isinstance(layer, nn.BatchNorm2d) else 0
                 self._vectors[key] = self.program.parameters.add(np.full(length, -1), missing)
         return self._vectors[key]
 
@@ -237,7 +242,7 @@ class Lowering:
         """Return the weight of an operation's layer, laid out when first asked for.
 
         A layer whose input needs a gradient gets its transposed copy in training, for the data gradient; a convolution
-        with pooling gets one in training for the forward pass.
+        with pooling gets one in training for the forward pass, and a transposed convolution always.
 
         Args:
             op: A convolution or dense layer.
@@ -246,9 +251,10 @@ class Lowering:
         source = None if layer is None else self._source(layer, "weight")
         if layer is None or source is None:
             raise EngineError(f"{op.title} has no weight")
-        needs_copy = self.training and any(
+        reads_copy = any(
             o.kind == "conv_pool" or o.inputs[0].needs_gradient for o in self.graph.operations if o.layer is layer
         )
+        needs_copy = op.kind == "conv_transpose" or (self.training and reads_copy)
         if id(layer) not in self.matrices:
             self.matrices[id(layer)] = self._lay_out(op, source, needs_copy)
         return self.matrices[id(layer)]
@@ -351,19 +357,18 @@ class Lowering:
         )
 
 
-def merges(layer: nn.Conv2d) -> bool:
+def merges(layer: Convolution) -> bool:
     """Whether a row of the kernel reads one contiguous run of the input."""
     return layer.groups == 1 and layer.dilation[1] == 1
 
 
 def reach(op: Operation) -> Border:
-    """Return how far the windows of a convolution reach beyond its input: top, left, bottom, right."""
+    """Return how far the windows of a convolution reach beyond what they slide over: top, left, bottom, right."""
     conv, sides = op.conv, op.padding
-    out = op.convolved or op.output.maps
     ends = [
         max(0, (o - 1) * s + d * (k - 1) - front - (n - 1))
         for o, s, d, k, (front, _), n in zip(
-            out[1:], conv.stride, conv.dilation, conv.kernel_size, sides, op.inputs[0].maps[1:], strict=True
+            op.positions[1:], conv.stride, conv.dilation, conv.kernel_size, sides, op.windowed[1:], strict=True
         )
     ]
     return sides[0][0], sides[1][0], ends[0], ends[1]
@@ -405,7 +410,32 @@ def residues(size: int, kernel: int, stride: int, dilation: int, front: int) -> 
     return found
 
 
-def flipped_order(layer: nn.Conv2d) -> list[int]:
+def residues_of(op: Operation) -> Iterator[tuple[Residue, Residue]]:
+    """Yield the residues of rows and columns of what a convolution's windows slide over."""
+    conv = op.conv
+    axes = [
+        residues(n, k, s, d, front)
+        for n, k, s, d, (front, _) in zip(
+            op.windowed[1:], conv.kernel_size, conv.stride, conv.dilation, op.padding, strict=True
+        )
+    ]
+    for rows in axes[0]:
+        for columns in axes[1]:
+            yield rows, columns
+
+
+def reach_back(op: Operation) -> Border:
+    """Return how far the data gradient of a convolution reads beyond the gradient of its positions."""
+    top = left = bottom = right = 0
+    for rows, columns in residues_of(op):
+        for _, place in rows.cells:
+            top, bottom = max(top, -place), max(bottom, place + rows.count - op.positions[1])
+        for _, place in columns.cells:
+            left, right = max(left, -place), max(right, place + columns.count - op.positions[2])
+    return top, left, bottom, right
+
+
+def flipped_order(layer: Convolution) -> list[int]:
     """Return for each kernel cell (row by row) its place in the copy for the data gradient.
 
     There the cells stand in the order in which the gradient reads them: by residue of rows, by residue of columns,

@@ -73,7 +73,7 @@ POOL = Record(
 
 
 @inline
-def _clear(op, frame):
+def clear(op, frame):
     """Set dx to 0; its border is not touched."""
     for row in range(op.map_rows):
         dx = at(frame, op.x + row * op.x_down)
@@ -206,7 +206,7 @@ def max_pool_gradient(wide: bool) -> Kernel:
         for image in range(work.first, work.last):
             frame = at(floats(work.frames), image * work.frame)
             places = at(frame, op.places)
-            _clear(op, frame)
+            clear(op, frame)
             for row in range(op.rows):
                 for column in range(op.columns):
                     window = row * op.columns + column
@@ -264,7 +264,7 @@ def mean_pool_gradient(lanes: int) -> Kernel:
         tables, channels = ints(work.tables), op.channels
         for image in range(work.first, work.last):
             frame = at(floats(work.frames), image * work.frame)
-            _clear(op, frame)
+            clear(op, frame)
             for row in range(op.rows):
                 top, bottom = tables[op.tops + row], tables[op.bottoms + row]
                 for column in range(op.columns):
