@@ -35,6 +35,7 @@ from pellucid.compiled.kernels import (
     pooled,
     update,
     winograd,
+    winograd_gradient,
 )
 from pellucid.compiled.records import WORK
 from pellucid.random import Stream
@@ -414,6 +415,34 @@ def slow_weight_gradient(op, work, m):
             number = x[r * op.x_down + c * op.x_right + m.tables[op.taps + t] + k]
             total += float(number) * dy[r * op.dy_down + c * op.dy_right + n]
         m.gradients[place] = total
+
+
+@case(
+    *((2, 2, 4, 4, adds, 5, 7, 8, 11, 5, 1, 4, 8) for adds in (0, 1)),  # of 12 places, rows from the fourth
+    (4, 1, 8, 8, 0, 6, 4, 16, 6, 6, 3, 8, 16),
+    (8, 1, 16, 16, 1, 3, 3, 16, 4, 4, 2, 0, 16),
+    (8, 2, 8, 8, 0, 2, 9, 8, 13, 2, 1, 0, 8),
+)
+def winograd_gradient_case(R, V, L, K, adds, rows, columns, inner, channels, block, images, first, last):
+    """Odd rows and columns, blocks that end early, images that go together, channels that fill no vector."""
+    x_down, dy_down = (columns + 2) * inner + 3, columns * channels + 5
+    x, dy = 9, 9 + (rows + 2) * x_down + 16
+    width = -(-channels // L) * L
+    op = winograd_gradient.WINOGRAD_GRADIENT.make(
+        x=x - 4, dy=dy, x_down=x_down, x_right=inner, dy_down=dy_down, dy_right=channels, rows=rows, columns=columns,
+        taps=1, tap_count=9, run=inner, weights=5, width=width, channels=channels, adds=adds, images_at_once=images,
+        block=block,
+    )  # fmt: skip
+    arrays = {
+        "frames": whole(IMAGES + 1, dy + rows * dy_down + 64),
+        "gradients": whole(9 * inner * width + 9, seed=2),
+        "tables": np.array([-1, *(a * x_down + b * inner + 4 for a in range(3) for b in range(3))], dtype=np.int32),
+        "scratch": np.full(
+            winograd_gradient.scratch_size(block * images, last - first, (R, V, L, K), channels), np.nan, np.float32
+        ),
+    }
+    kernel, work = winograd_gradient.winograd_gradient(R, V, L, K), {"first": first, "last": last}
+    return Case(kernel, op, arrays, slow_weight_gradient, work, free=("scratch",))
 
 
 @case((4, 0), (8, 1), (16, 0))

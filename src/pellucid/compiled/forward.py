@@ -13,7 +13,7 @@ from pellucid.compiled.graph import Operation
 from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels import correlate, depthwise, edges, losses, norm, pointwise, pool, pooled, winograd
 from pellucid.compiled.layout import Place, Slot
-from pellucid.compiled.lowering import Lowering, merges
+from pellucid.compiled.lowering import Lowering, is_3x3, merges
 from pellucid.compiled.program import Operands, Program
 from pellucid.compiled.tiles import cpu, image_tile, lanes_for, map_tile, one_tile, pair_tile, winograd_tile
 from pellucid.errors import EngineError
@@ -126,8 +126,7 @@ class Forward(Lowering):
             operands: As correlate wants them.
             back: For the data gradient.
         """
-        conv = op.conv
-        if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != ((3, 3), (1, 1), (1, 1), 1):
+        if not is_3x3(op.conv):
             return ()
         rows, columns, inner, channels = (int(operands[k]) for k in ("rows", "columns", "x_right", "channels"))  # type: ignore[arg-type]
         block, *tile = winograd_tile(rows, columns, inner, channels)

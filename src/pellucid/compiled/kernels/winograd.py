@@ -72,7 +72,7 @@ WINOGRAD_WEIGHTS = Record(
 
 
 @inline
-def _inputs(a, b, c, d):
+def inputs(a, b, c, d):
     """Return B' (a, b, c, d)."""
     return subtract(a, c), add(b, c), subtract(c, b), subtract(b, d)
 
@@ -118,7 +118,7 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
 
     @inline
     def write_inputs(line, target):
-        a, b, c, d = _inputs(vector(line, 0), vector(line, 1), vector(line, 2), vector(line, 3))
+        a, b, c, d = inputs(vector(line, 0), vector(line, 1), vector(line, 2), vector(line, 3))
         store(a, 1, target, 0)
         store(b, 1, at(target, K), 0)
         store(c, 1, at(target, K2), 0)
@@ -170,7 +170,7 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
                     d1 = load(4, 1, K, at(window, k + down), right)
                     d2 = load(4, 1, K, at(window, k + 2 * down), right)
                     d3 = load(4, 1, K, at(window, k + 3 * down), right)
-                    r0, r1, r2, r3 = _inputs(d0, d1, d2, d3)
+                    r0, r1, r2, r3 = inputs(d0, d1, d2, d3)
                     write_inputs(r0, at(target, 16 * k))
                     write_inputs(r1, at(target, 16 * k + K4))
                     write_inputs(r2, at(target, 16 * k + K8))
