@@ -324,8 +324,8 @@ def winograd_case(P, V, L, K, relu, rows, columns, inner, channels, block):
     return Case(winograd.winograd(P, V, L, K, False), op, arrays, slow, {"first": 1}, free=("scratch",))
 
 
-def pool2_slow(g, rows, columns, inner, channels):
-    """The slow equivalent of a convolution with filters g and the largest of each 2 x 2."""
+def pool2_slow(g, rows, columns, inner, channels, keeps):
+    """The slow equivalent of a convolution with filters g and the largest of each 2 x 2, with its place or without."""
 
     def slow(op, work, m):
         for line in m.frames[work.first : work.last]:
@@ -333,22 +333,23 @@ def pool2_slow(g, rows, columns, inner, channels):
             y = correlated(x, g, m.weights[op.bias : op.bias + channels])
             best, place = slow_pool2(y, op.relu)
             as_map(line, op.y, op.y_down, op.y_right, *best.shape)[:] = best
-            line[op.places :].view(np.uint8)[: place.size] = place.ravel()
+            if keeps:
+                line[op.places :].view(np.uint8)[: place.size] = place.ravel()
 
     return slow
 
 
-@case((3, 2, 4, 4, 0, 4, 8, 5, 11, 3), (3, 1, 8, 8, 1, 4, 6, 3, 19, 4), (1, 1, 16, 4, 1, 2, 2, 4, 5, 1))
-def winograd_pool2_case(P, V, L, K, relu, rows, columns, inner, channels, block):
+@case((3, 2, 4, 4, 0, 4, 8, 5, 11, 3, 1), (3, 1, 8, 8, 1, 4, 6, 3, 19, 4, 0), (1, 1, 16, 4, 1, 2, 2, 4, 5, 1, 1))
+def winograd_pool2_case(P, V, L, K, relu, rows, columns, inner, channels, block, keeps):
     op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, block)
     arrays["scratch"] = np.full(winograd.scratch_size(block, inner, K, V * L), np.nan, dtype=np.float32)
-    slow, places = pool2_slow(g, rows, columns, inner, channels), int(op["places"][0])
-    kernel = winograd.winograd(P, V, L, K, True)
+    slow, places = pool2_slow(g, rows, columns, inner, channels, keeps), int(op["places"][0])
+    kernel = winograd.winograd(P, V, L, K, True, bool(keeps))
     return Case(kernel, op, arrays, slow, {"first": 1}, free=("scratch",), places=places)
 
 
-@case((2, 1, 4, 0, 0, 6, 2), (3, 2, 4, 1, 0, 11, 3), (2, 1, 16, 1, 1, 5, 1), (1, 4, 8, 0, 1, 35, 4))
-def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner):
+@case((2, 1, 4, 0, 0, 6, 2, 1), (3, 2, 4, 1, 0, 11, 3, 0), (2, 1, 16, 1, 1, 5, 1, 0), (1, 4, 8, 0, 1, 35, 4, 1))
+def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner, keeps):
     """Seven columns side by side give three windows; what is left over is not read."""
     rows, columns = 4, 7
     op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, 1)
@@ -361,8 +362,8 @@ def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner):
     arrays["tables"] = np.array([-1, *(a * values["x_down"] - 4 for a in range(3)), -1], dtype=np.int32)
     filters = np.concatenate([whole(50, seed=2), w.ravel(), np.full(64, 77, dtype=np.float32)])
     arrays["weights"], arrays["copies"] = (whole(99, seed=2), filters) if from_copies else (filters, whole(9))
-    slow = pool2_slow(g, rows, columns, inner, channels)
-    return Case(pooled.correlate_pool2(P, V, L), op, arrays, slow, {"first": 1}, places=values["places"])
+    slow = pool2_slow(g, rows, columns, inner, channels, keeps)
+    return Case(pooled.correlate_pool2(P, V, L, bool(keeps)), op, arrays, slow, {"first": 1}, places=values["places"])
 
 
 @case((4, 0, 0, 5, 9), (8, 1, 0, 2, 3), (4, 1, 1, 3, 10), (16, 0, 1, 0, 11))

@@ -150,7 +150,10 @@ class Forward(Lowering):
             (operands,) = self._correlations(op, y.place(), y.down, maps)
             operands |= {"y_right": channels, "relu": int(op.relu), "places": places.corner}
             tile = self.use_winograd(op, operands)
-            kernel = winograd.winograd(*tile, True) if tile else pooled.correlate_pool2(*pair_tile(y.columns, channels))
+            if tile:
+                kernel = winograd.winograd(*tile, True, self.training)
+            else:
+                kernel = pooled.correlate_pool2(*pair_tile(y.columns, channels), self.training)
             self.emit(op.title, kernel, operands)
             return
         self.program.scratch = max(self.program.scratch, math.prod(maps))

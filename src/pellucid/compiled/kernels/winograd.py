@@ -102,7 +102,7 @@ def scratch_size(block: int, inner: int, inner_lanes: int, filters: int) -> int:
 
 
 @cache
-def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bool) -> Kernel:
+def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bool, keeps: bool = True) -> Kernel:
     """Return the kernel of convolutions and their data gradients.
 
     Args:
@@ -110,7 +110,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         vectors: V, vectors of filters.
         lanes: L, of a vector.
         inner_lanes: K, lanes of the input's channels.
-        pooled: Whether the maximum of each 2x2 outputs goes to y, and its place to the places.
+        pooled: Whether the maximum of each 2x2 outputs goes to y.
+        keeps: Whether its place goes to the places then, for the way back.
     """
     P, V, L, K = places, vectors, lanes, inner_lanes
     PV, VL, largest = P * V, V * L, largest_of_four(1, lanes)
@@ -143,7 +144,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         c, d = _outputs(vector(r1, 0), vector(r1, 1), vector(r1, 2), vector(r1, 3))
         best, place = largest(add(a, bias), add(b, bias), add(c, bias), add(d, bias), as_relu)
         store_part(best, 1, target, 0, left)
-        store_bytes(place, 1, places, 0, left)
+        if keeps:
+            store_bytes(place, 1, places, 0, left)
 
     @inline
     def convolve(op, work, frame):
@@ -218,7 +220,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         for image in range(work.first, work.last):
             convolve(op, work, at(floats(work.frames), image * work.frame))
 
-    return Kernel(f"winograd{'_pool2' if pooled else ''}[{places}x{vectors}x{lanes}, {inner_lanes}]", WINOGRAD, body)
+    name, kept = "winograd_pool2" if pooled else "winograd", "" if keeps else ", no places"
+    return Kernel(f"{name}[{places}x{vectors}x{lanes}, {inner_lanes}{kept}]", WINOGRAD, body)
 
 
 @cache
