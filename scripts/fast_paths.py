@@ -63,10 +63,16 @@ PATHS = [
         ("W2", "W4", "W1", "W2-1000", "W4-1000"),
     ),
     FastPath(
-        "Winograd's algorithm for convolutions 3x3",
+        "Winograd's algorithm for convolutions 3x3 and their data gradients",
         "forward.winograd_tile",
         lambda *sizes: (0,),
         ("W2", "W1", "R8", "W2-1000"),
+    ),
+    FastPath(
+        "Winograd's algorithm for weight gradients of convolutions 3x3",
+        "backward.winograd_gradient_tile",
+        never,
+        ("W1", "R8"),
     ),
     FastPath(
         "the weight gradient of a pooled first layer selects lanes, without lists",

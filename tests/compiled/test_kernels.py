@@ -39,6 +39,7 @@ from pellucid.compiled.kernels import (
     select,
     update,
     winograd,
+    winograd_gradient,
 )
 from pellucid.compiled.records import WORK
 from pellucid.random import Stream
@@ -327,8 +328,8 @@ def winograd_case(P, V, L, K, relu, rows, columns, inner, channels, block):
     return Case(winograd.winograd(P, V, L, K, False), op, arrays, slow, {"first": 1}, free=("scratch",))
 
 
-def pool2_slow(g, rows, columns, inner, channels):
-    """The slow equivalent of a convolution with filters g and the largest of each 2 x 2."""
+def pool2_slow(g, rows, columns, inner, channels, keeps):
+    """The slow equivalent of a convolution with filters g and the largest of each 2 x 2, with its place or without."""
 
     def slow(op, work, m):
         for line in m.frames[work.first : work.last]:
@@ -336,22 +337,23 @@ def pool2_slow(g, rows, columns, inner, channels):
             y = correlated(x, g, m.weights[op.bias : op.bias + channels])
             best, place = slow_pool2(y, op.relu)
             as_map(line, op.y, op.y_down, op.y_right, *best.shape)[:] = best
-            line[op.places :].view(np.uint8)[: place.size] = place.ravel()
+            if keeps:
+                line[op.places :].view(np.uint8)[: place.size] = place.ravel()
 
     return slow
 
 
-@case((3, 2, 4, 4, 0, 4, 8, 5, 11, 3), (3, 1, 8, 8, 1, 4, 6, 3, 19, 4), (1, 1, 16, 4, 1, 2, 2, 4, 5, 1))
-def winograd_pool2_case(P, V, L, K, relu, rows, columns, inner, channels, block):
+@case((3, 2, 4, 4, 0, 4, 8, 5, 11, 3, 1), (3, 1, 8, 8, 1, 4, 6, 3, 19, 4, 0), (1, 1, 16, 4, 1, 2, 2, 4, 5, 1, 1))
+def winograd_pool2_case(P, V, L, K, relu, rows, columns, inner, channels, block, keeps):
     op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, block)
     arrays["scratch"] = np.full(winograd.scratch_size(block, inner, K, V * L), np.nan, dtype=np.float32)
-    slow, places = pool2_slow(g, rows, columns, inner, channels), int(op["places"][0])
-    kernel = winograd.winograd(P, V, L, K, True)
+    slow, places = pool2_slow(g, rows, columns, inner, channels, keeps), int(op["places"][0])
+    kernel = winograd.winograd(P, V, L, K, True, bool(keeps))
     return Case(kernel, op, arrays, slow, {"first": 1}, free=("scratch",), places=places)
 
 
-@case((2, 1, 4, 0, 0, 6, 2), (3, 2, 4, 1, 0, 11, 3), (2, 1, 16, 1, 1, 5, 1), (1, 4, 8, 0, 1, 35, 4))
-def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner):
+@case((2, 1, 4, 0, 0, 6, 2, 1), (3, 2, 4, 1, 0, 11, 3, 0), (2, 1, 16, 1, 1, 5, 1, 0), (1, 4, 8, 0, 1, 35, 4, 1))
+def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner, keeps):
     """Seven columns side by side give three windows; what is left over is not read."""
     rows, columns = 4, 7
     op, arrays, g = winograd_operands(rows, columns, inner, channels, L, rows // 2, relu, 1)
@@ -364,8 +366,8 @@ def correlate_pool2_case(P, V, L, relu, from_copies, channels, inner):
     arrays["tables"] = np.array([-1, *(a * values["x_down"] - 4 for a in range(3)), -1], dtype=np.int32)
     filters = np.concatenate([whole(50, seed=2), w.ravel(), np.full(64, 77, dtype=np.float32)])
     arrays["weights"], arrays["copies"] = (whole(99, seed=2), filters) if from_copies else (filters, whole(9))
-    slow = pool2_slow(g, rows, columns, inner, channels)
-    return Case(pooled.correlate_pool2(P, V, L), op, arrays, slow, {"first": 1}, places=values["places"])
+    slow = pool2_slow(g, rows, columns, inner, channels, keeps)
+    return Case(pooled.correlate_pool2(P, V, L, bool(keeps)), op, arrays, slow, {"first": 1}, places=values["places"])
 
 
 @case((4, 0, 0, 5, 9), (8, 1, 0, 2, 3), (4, 1, 1, 3, 10), (16, 0, 1, 0, 11))
@@ -418,6 +420,34 @@ def slow_weight_gradient(op, work, m):
             number = x[r * op.x_down + c * op.x_right + m.tables[op.taps + t] + k]
             total += float(number) * dy[r * op.dy_down + c * op.dy_right + n]
         m.gradients[place] = total
+
+
+@case(
+    *((2, 2, 4, 4, adds, 5, 7, 8, 11, 5, 1, 4, 8) for adds in (0, 1)),  # of 12 places, rows from the fourth
+    (4, 1, 8, 8, 0, 6, 4, 16, 6, 6, 3, 8, 16),
+    (8, 1, 16, 16, 1, 3, 3, 16, 4, 4, 2, 0, 16),
+    (8, 2, 8, 8, 0, 2, 9, 8, 13, 2, 1, 0, 8),
+)
+def winograd_gradient_case(R, V, L, K, adds, rows, columns, inner, channels, block, images, first, last):
+    """Odd rows and columns, blocks that end early, images that go together, channels that fill no vector."""
+    x_down, dy_down = (columns + 2) * inner + 3, columns * channels + 5
+    x, dy = 9, 9 + (rows + 2) * x_down + 16
+    width = -(-channels // L) * L
+    op = winograd_gradient.WINOGRAD_GRADIENT.make(
+        x=x - 4, dy=dy, x_down=x_down, x_right=inner, dy_down=dy_down, dy_right=channels, rows=rows, columns=columns,
+        taps=1, tap_count=9, run=inner, weights=5, width=width, channels=channels, adds=adds, images_at_once=images,
+        block=block,
+    )  # fmt: skip
+    arrays = {
+        "frames": whole(IMAGES + 1, dy + rows * dy_down + 64),
+        "gradients": whole(9 * inner * width + 9, seed=2),
+        "tables": np.array([-1, *(a * x_down + b * inner + 4 for a in range(3) for b in range(3))], dtype=np.int32),
+        "scratch": np.full(
+            winograd_gradient.scratch_size(block * images, last - first, (R, V, L, K), channels), np.nan, np.float32
+        ),
+    }
+    kernel, work = winograd_gradient.winograd_gradient(R, V, L, K), {"first": first, "last": last}
+    return Case(kernel, op, arrays, slow_weight_gradient, work, free=("scratch",))
 
 
 @case((4, 0), (8, 1), (16, 0))

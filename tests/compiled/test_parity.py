@@ -96,6 +96,11 @@ def shared_winograd() -> Sequential:
     )
 
 
+def shared_on_two_sizes() -> Sequential:
+    conv = Conv2d(16, 16, 3, padding=1)
+    return Sequential(conv, Tanh(), conv, AvgPool2d(2), conv, Flatten(), LazyLinear(3), input_shape=(16, 17, 14))
+
+
 def net(shape: tuple[int, ...], *layers: nn.Layer) -> Callable[[], Sequential]:
     return lambda: Sequential(*layers, input_shape=shape)
 
@@ -245,6 +250,10 @@ FAST = {
         *(BatchNorm2d(16), Flatten(), LazyLinear(3)),
     ),
     "Winograd, shared": shared_winograd,
+    "Winograd, shared on two sizes": shared_on_two_sizes,
+    "Winograd, wide": net(
+        *((3, 19, 13), Conv2d(3, 48, 3), Tanh(), Conv2d(48, 40, 3, padding=2), Flatten(), LazyLinear(3)),
+    ),
     "Winograd, pooled": net(
         *((16, 11, 9), Conv2d(16, 32, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), LazyLinear(5)),
     ),
@@ -272,10 +281,15 @@ FAST = {
 """Networks for which there is a faster way."""
 
 PATHS = {
-    "Winograd": (("conv relu 0", "winograd["), ("conv 2", "winograd["), ("data gradient 2", "winograd[")),
+    "Winograd": (
+        *(("conv relu 0", "winograd["), ("conv 2", "winograd["), ("data gradient 2", "winograd[")),
+        ("weight gradient 2", "winograd_gradient["),
+    ),
     "Winograd, no padding": (("conv 0", "winograd["), ("data gradient 2", "winograd[")),
-    "Winograd, residual": (("data gradient 2.body.0", "winograd["),),
-    "Winograd, shared": (("conv relu 0", "winograd["), ("conv 5", "correlate[")),
+    "Winograd, residual": (("data gradient 2.body.0", "winograd["), ("weight gradient 2.body.0", "winograd_gradient[")),
+    "Winograd, shared": (("conv relu 0", "winograd["), ("conv 5", "correlate["), ("weight gradient 5", "weight_grad")),
+    "Winograd, shared on two sizes": (("weight gradient 4", "winograd_gradient["),),
+    "Winograd, wide": (("weight gradient 2", "winograd_gradient["),),
     "Winograd, pooled": (("conv_pool relu 0", "winograd_pool2["), ("weight gradient 0", "pooled_weight_gradient[")),
     "Winograd, pooled behind another": (
         ("conv_pool 2", "winograd_pool2["),

@@ -118,6 +118,27 @@ def test_winograd_tiles(cpu):
     assert tiles.winograd_tile.__wrapped__(28, 28, 1, 8) == (0,), "moving one channel costs more than it saves"
 
 
+def test_winograd_gradient_tiles(cpu):
+    chosen = 0
+    for rows, columns in itertools.product((1, 2, 3, 7, 14, 32), (1, 2, 5, 9, 28)):
+        for inner, channels in itertools.product((1, 3, 8, 16, 24, 33, 64), CHANNELS):
+            tile = tiles.winograd_gradient_tile.__wrapped__(rows, columns, inner, channels)
+            if not tile:
+                continue
+            chosen += 1
+            block, images, r, v, lanes, inner_lanes = tile
+            assert min(rows, columns) > 1
+            assert inner % inner_lanes == inner_lanes % r == 0
+            assert (lanes, inner_lanes) == (tiles.lanes_for(channels), tiles.lanes_for(inner))
+            assert 1 <= block <= -(-rows // 2) * -(-columns // 2)
+            assert images >= 1
+            assert r * v + v + 1 < cpu[1]
+    assert chosen > 50
+    assert tiles.winograd_gradient_tile.__wrapped__(14, 14, 32, 32)
+    assert not tiles.winograd_gradient_tile.__wrapped__(14, 14, 8, 8), "moving few channels costs more than it saves"
+    assert not tiles.winograd_gradient_tile.__wrapped__(3, 3, 64, 64), "where 2 x 2 do not fit, much is done twice"
+
+
 def test_scatter_tiles(cpu):
     chosen = 0
     for (h, w), (kh, kw) in itertools.product(

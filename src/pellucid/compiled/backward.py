@@ -33,12 +33,21 @@ from pellucid.compiled.kernels import (
     resample,
     select,
     update,
+    winograd_gradient,
 )
 from pellucid.compiled.layout import SLACK, Border, Place, Slot
-from pellucid.compiled.lowering import Matrix, flipped_order, reach, reach_back, residues_of
+from pellucid.compiled.lowering import Matrix, flipped_order, is_3x3, reach, reach_back, residues_of
 from pellucid.compiled.program import AFTERWARDS, JUDGES, REPORTS, Instruction, Operands, Program, Stage, Task
 from pellucid.compiled.sums import of_nothing
-from pellucid.compiled.tiles import cpu, lanes_for, row_tile, run_tile, scatter_tile, select_tile
+from pellucid.compiled.tiles import (
+    cpu,
+    lanes_for,
+    row_tile,
+    run_tile,
+    scatter_tile,
+    select_tile,
+    winograd_gradient_tile,
+)
 from pellucid.errors import EngineError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
@@ -625,15 +634,18 @@ class Backward(Forward):
             pieces: How many blocks.
         """
         op, matrix = ops[0], self.matrix(ops[0])
+        fast = all(map(_by_winograd, ops))
         multiple = row_tile(matrix.rows, matrix.columns)[0]
         if op.kind == "depthwise":
             multiple = matrix.rows
-        weight = [self._weight_gradient(o, matrix, o is not op) for o in ops]
-        for begin, end in _cut(matrix.rows, multiple, pieces):
+        elif fast:
+            multiple = _by_winograd(op)[-1]
+        cuts = list(_cut(matrix.rows, multiple, pieces))
+        most = max(end - begin for begin, end in cuts) if fast else 0
+        weight = [i for o in ops for i in self._weight_gradient(o, matrix, o is not op, most)]
+        for begin, end in cuts:
             share = sum(map(_gradient_cost, ops)) * (end - begin) / matrix.rows
-            yield Block(
-                owner, op.path, [i for some in weight for i in some], [matrix], begin, end, share, matrix.remade
-            )
+            yield Block(owner, op.path, weight, [matrix], begin, end, share, matrix.remade)
         if op.has_bias:
             channels, start = op.output.maps[0], self.vector(op.layer, "bias")
             bias = [self._bias_gradient(o, start, o is not op) for o in ops]
@@ -654,13 +666,14 @@ class Backward(Forward):
         }
         return self.make(f"step {op.path}", update.rank_one(lanes_for(matrix.columns)), AFTERWARDS, operands)
 
-    def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool) -> list[Instruction]:
+    def _weight_gradient(self, op: Operation, matrix: Matrix, adds: bool, most: int) -> list[Instruction]:
         """Return the instructions of a weight's gradient, one for each group.
 
         Args:
             op: A convolution or dense layer.
             matrix: Its weight.
             adds: Whether another operation of the same layer came before.
+            most: The most rows of a task where Winograd's algorithm makes the gradient, else 0.
         """
         x, dy, title = self.slots[op.inputs[0]], self._convolved[op], f"weight gradient {op.path}"
         if op.kind == "conv_transpose":  # its windows slide over the gradient of its output
@@ -703,6 +716,12 @@ class Backward(Forward):
                 "adds": int(adds),
                 "images_at_once": max(1, _SUMMED // places) if places > 1 else 1 << 30,
             }
+            if most:
+                block, images, *tile = _by_winograd(op)
+                operands |= {"block": block, "images_at_once": images}
+                kernel = winograd_gradient.winograd_gradient(*tile)
+                size = winograd_gradient.scratch_size(block * images, most, tile, matrix.columns)
+                self.program.scratch = max(self.program.scratch, size)
             found.append(self.make(title, kernel, AFTERWARDS, operands))
         return found
 
@@ -762,6 +781,13 @@ def in_one_go(optimizer: Optimizer | None) -> bool:
         and optimizer.clip_norm is None
         and optimizer.clip_layer_norm is None
     )
+
+
+def _by_winograd(op: Operation) -> tuple[int, ...]:
+    """Return the tile of a weight gradient by Winograd's algorithm, () where that does not pay or suit."""
+    if op.kind != "conv" or not is_3x3(op.conv):
+        return ()
+    return winograd_gradient_tile(op.output.maps[1], op.output.maps[2], op.conv.in_channels, op.conv.out_channels)
 
 
 def merged_run(op: Operation) -> int:

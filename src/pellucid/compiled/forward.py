@@ -27,7 +27,7 @@ from pellucid.compiled.kernels import (
     winograd,
 )
 from pellucid.compiled.layout import Place, Slot
-from pellucid.compiled.lowering import Lowering, flipped_order, merges, residues_of
+from pellucid.compiled.lowering import Lowering, flipped_order, is_3x3, merges, residues_of
 from pellucid.compiled.program import Operands, Program
 from pellucid.compiled.sums import Sums, SumsOfMap, of_nothing
 from pellucid.compiled.tiles import cpu, image_tile, lanes_for, map_tile, one_tile, pair_tile, winograd_tile
@@ -195,8 +195,7 @@ class Forward(Lowering):
             operands: As correlate wants them.
             back: For the data gradient.
         """
-        conv, plain = op.conv, ((3, 3), (1, 1), (1, 1), 1)
-        if (conv.kernel_size, conv.stride, conv.dilation, conv.groups) != plain or op.kind == "conv_transpose":
+        if op.kind == "conv_transpose" or not is_3x3(op.conv):
             return ()
         rows, columns, inner, channels = (int(operands[k]) for k in ("rows", "columns", "x_right", "channels"))  # type: ignore[arg-type]
         block, *tile = winograd_tile(rows, columns, inner, channels)
@@ -220,7 +219,10 @@ class Forward(Lowering):
             (operands,) = self.correlations(op, x, y.place(), y.down, maps)
             operands |= {"y_right": channels, "relu": int(op.relu), "places": places.corner}
             tile = self.use_winograd(op, operands)
-            kernel = winograd.winograd(*tile, True) if tile else pooled.correlate_pool2(*pair_tile(y.columns, channels))
+            if tile:
+                kernel = winograd.winograd(*tile, True, self.training)
+            else:
+                kernel = pooled.correlate_pool2(*pair_tile(y.columns, channels), self.training)
             self.emit(op.title, kernel, operands)
             return
         self.program.scratch = max(self.program.scratch, math.prod(maps))

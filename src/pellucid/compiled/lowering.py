@@ -362,6 +362,11 @@ def merges(layer: Convolution) -> bool:
     return layer.groups == 1 and layer.dilation[1] == 1
 
 
+def is_3x3(layer: Convolution) -> bool:
+    """Whether a convolution is one that Winograd's algorithm is for."""
+    return (layer.kernel_size, layer.stride, layer.dilation, layer.groups) == ((3, 3), (1, 1), (1, 1), 1)
+
+
 def reach(op: Operation) -> Border:
     """Return how far the windows of a convolution reach beyond what they slide over: top, left, bottom, right."""
     conv, sides = op.conv, op.padding

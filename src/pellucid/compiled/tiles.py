@@ -16,6 +16,12 @@ _MOVED = 30
 # Numbers that a tile reads at once: each has an address, and addresses have registers too.
 _PLACES = 16
 
+# Places of Winograd's algorithm whose products are summed in registers, before the sum goes to memory.
+_TOGETHER = 64
+
+# Pairs of channels below which it does not pay for the gradient of filters.
+_FEWEST = 128
+
 # Bytes that stay in the first cache while others pass through.
 _NEAR = 40_000
 
@@ -192,6 +198,26 @@ def row_tile(run: int, channels: int) -> tuple[int, int, int]:
                 choices.append((tiles * (_cycles(r, v) + 0.5), r, v))
     _, r, v = min(choices)
     return r, v, lanes
+
+
+@cache
+def winograd_gradient_tile(rows: int, columns: int, inner: int, channels: int) -> tuple[int, ...]:
+    """Return (block, images at once, rows R, vectors V, lanes L, lanes of the inner channels) for a filter's gradient.
+
+    () where the usual algorithm is about as fast.
+
+    Args:
+        rows: Of the output.
+        columns: Of the output.
+        inner: Channels of the input.
+        channels: Of the output.
+    """
+    lanes, inner_lanes, total = lanes_for(channels), lanes_for(inner), -(-rows // 2) * -(-columns // 2)
+    few = min(rows, columns) < 2 or inner % inner_lanes or inner * channels < _FEWEST
+    if few or 16 * total > 0.7 * 9 * rows * columns:
+        return ()
+    block, r = -(-total // -(-total // _TOGETHER)), min(inner_lanes, 8 if cpu()[1] > 16 else 4)
+    return block, max(1, _TOGETHER // total), r, 2 if channels > lanes else 1, lanes, inner_lanes
 
 
 @cache

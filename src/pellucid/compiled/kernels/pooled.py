@@ -132,13 +132,14 @@ def correlate_pool(rows: int, columns: int, vectors: int, lanes: int, pool_lanes
 
 
 @cache
-def correlate_pool2(columns: int, vectors: int, lanes: int) -> Kernel:
+def correlate_pool2(columns: int, vectors: int, lanes: int, keeps: bool = True) -> Kernel:
     """Return the kernel of the forward pass for whole windows of 2x2, whose maximum is taken in registers.
 
     Args:
         columns: P, windows of the pooling side by side.
         vectors: V, vectors of channels.
         lanes: L, of a vector.
+        keeps: Whether the places of the maxima are written, for the way back.
     """
     P, V, L = columns, vectors, lanes
     largest = largest_of_four(P * V, L)
@@ -171,11 +172,13 @@ def correlate_pool2(columns: int, vectors: int, lanes: int) -> Kernel:
                                 weights = at(weights, width)
                         best, place = largest(a, b, c, d, op.relu)
                         y = at(frame, op.y + row * y_down + column * y_right + n)
-                        to = at(places, (row * columns + column) * channels + n)
                         store_part(best, P, y, y_right, channels - n)
-                        store_bytes(place, P, to, channels, channels - n)
+                        if keeps:
+                            to = at(places, (row * columns + column) * channels + n)
+                            store_bytes(place, P, to, channels, channels - n)
 
-    return Kernel(f"correlate_pool2[{columns}x{vectors}x{lanes}]", CORRELATE_POOL2, body)
+    kept = "" if keeps else ", no places"
+    return Kernel(f"correlate_pool2[{columns}x{vectors}x{lanes}{kept}]", CORRELATE_POOL2, body)
 
 
 @cache

@@ -72,7 +72,7 @@ WINOGRAD_WEIGHTS = Record(
 
 
 @inline
-def _inputs(a, b, c, d):
+def inputs(a, b, c, d):
     """Return B' (a, b, c, d)."""
     return subtract(a, c), add(b, c), subtract(c, b), subtract(b, d)
 
@@ -102,7 +102,7 @@ def scratch_size(block: int, inner: int, inner_lanes: int, filters: int) -> int:
 
 
 @cache
-def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bool) -> Kernel:
+def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bool, keeps: bool = True) -> Kernel:
     """Return the kernel of convolutions and their data gradients.
 
     Args:
@@ -110,7 +110,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         vectors: V, vectors of filters.
         lanes: L, of a vector.
         inner_lanes: K, lanes of the input's channels.
-        pooled: Whether the maximum of each 2x2 outputs goes to y, and its place to the places.
+        pooled: Whether the maximum of each 2x2 outputs goes to y.
+        keeps: Whether its place goes to the places then, for the way back.
     """
     P, V, L, K = places, vectors, lanes, inner_lanes
     PV, VL, largest = P * V, V * L, largest_of_four(1, lanes)
@@ -118,7 +119,7 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
 
     @inline
     def write_inputs(line, target):
-        a, b, c, d = _inputs(vector(line, 0), vector(line, 1), vector(line, 2), vector(line, 3))
+        a, b, c, d = inputs(vector(line, 0), vector(line, 1), vector(line, 2), vector(line, 3))
         store(a, 1, target, 0)
         store(b, 1, at(target, K), 0)
         store(c, 1, at(target, K2), 0)
@@ -143,7 +144,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         c, d = _outputs(vector(r1, 0), vector(r1, 1), vector(r1, 2), vector(r1, 3))
         best, place = largest(add(a, bias), add(b, bias), add(c, bias), add(d, bias), as_relu)
         store_part(best, 1, target, 0, left)
-        store_bytes(place, 1, places, 0, left)
+        if keeps:
+            store_bytes(place, 1, places, 0, left)
 
     @inline
     def convolve(op, work, frame):
@@ -170,7 +172,7 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
                     d1 = load(4, 1, K, at(window, k + down), right)
                     d2 = load(4, 1, K, at(window, k + 2 * down), right)
                     d3 = load(4, 1, K, at(window, k + 3 * down), right)
-                    r0, r1, r2, r3 = _inputs(d0, d1, d2, d3)
+                    r0, r1, r2, r3 = inputs(d0, d1, d2, d3)
                     write_inputs(r0, at(target, 16 * k))
                     write_inputs(r1, at(target, 16 * k + K4))
                     write_inputs(r2, at(target, 16 * k + K8))
@@ -218,7 +220,8 @@ def winograd(places: int, vectors: int, lanes: int, inner_lanes: int, pooled: bo
         for image in range(work.first, work.last):
             convolve(op, work, at(floats(work.frames), image * work.frame))
 
-    return Kernel(f"winograd{'_pool2' if pooled else ''}[{places}x{vectors}x{lanes}, {inner_lanes}]", WINOGRAD, body)
+    name, kept = "winograd_pool2" if pooled else "winograd", "" if keeps else ", no places"
+    return Kernel(f"{name}[{places}x{vectors}x{lanes}, {inner_lanes}{kept}]", WINOGRAD, body)
 
 
 @cache
