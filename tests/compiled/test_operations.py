@@ -177,6 +177,12 @@ def test_networks_of_other_dimensions_are_refused_by_name(shape, layer):
         engine.build(Sequential(layer, Flatten(), input_shape=shape))
 
 
+def test_maps_with_more_cells_than_can_be_numbered_are_refused():
+    network = Sequential(nn.AdaptiveMaxPool2d(2), input_shape=(1, 4097, 4096))
+    with pytest.raises(EngineError, match=r'select_pool 0 has 4097 x 4096 cells.*use the engine "reference"'):
+        engines.create("compiled").build(network)
+
+
 def test_the_program_names_them():
     layers = [
         nn.Concat(nn.Identity(), Sequential(nn.MaxUnpool2d(nn.MaxPool2d(2), nn.GELU()), nn.ZeroPad2d(0))),

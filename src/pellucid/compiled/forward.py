@@ -366,6 +366,11 @@ class Forward(Lowering):
             x: Its input, or what has the input's size.
             y: Its output, or what has the output's size.
         """
+        if x.rows * x.columns > select.MOST_CELLS:
+            raise EngineError(
+                f'{op.title} has {x.rows} x {x.columns} cells, more than the engine "compiled" can number; '
+                'use the engine "reference"'
+            )
         rows, columns = cells_of(op.layer, (x.rows, x.columns), (y.rows, y.columns))
         table = self.program.table
         return {

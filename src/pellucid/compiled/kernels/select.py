@@ -3,7 +3,7 @@
     y[r, c, n] = max over the rows i of window row r, the columns j of window column c of x[i, j, n]
     place[r, c, n] = i columns + j of the first such cell, of the first NaN; -1 where a window reads nothing
 
-Numbers of cells are float32, exact below 2^24. Lanes are channels. Other windows have the faster kernels of pool.py.
+Numbers of cells are float32, exact below MOST_CELLS. Lanes are channels. Usual windows have faster kernels in pool.py.
 
 The slow equivalents of the gradient, of unpooling (where the last window that names a cell wins) and of its gradient:
 
@@ -26,6 +26,8 @@ from pellucid.compiled.kernel import Kernel
 from pellucid.compiled.kernels.pool import clear
 from pellucid.compiled.records import Record
 from pellucid.compiled.simd import at, fill, floats, ints, load_part, store_part, where_larger
+
+MOST_CELLS = 1 << 24
 
 SELECT = Record(
     "Select",
