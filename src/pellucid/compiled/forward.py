@@ -29,7 +29,7 @@ from pellucid.compiled.kernels import (
 from pellucid.compiled.layout import Place, Slot
 from pellucid.compiled.lowering import Lowering, flipped_order, is_3x3, merges, residues_of
 from pellucid.compiled.program import Operands, Program
-from pellucid.compiled.sums import Sums, SumsOfMap, of_nothing
+from pellucid.compiled.sums import SumsOfMap, of_nothing, of_windows
 from pellucid.compiled.tiles import cpu, image_tile, lanes_for, map_tile, one_tile, pair_tile, winograd_tile
 from pellucid.errors import EngineError
 from pellucid.shapes import adaptive_regions, adaptive_size, pool_padding
@@ -371,7 +371,7 @@ class Forward(Lowering):
                 f'{op.title} has {x.rows} x {x.columns} cells, more than the engine "compiled" can number; '
                 'use the engine "reference"'
             )
-        rows, columns = cells_of(op.layer, (x.rows, x.columns), (y.rows, y.columns))
+        rows, columns = of_windows(op.layer, (x.rows, x.columns), (y.rows, y.columns))
         table = self.program.table
         return {
             "x": x.place(),
@@ -670,33 +670,6 @@ def edge(slot: Slot) -> Operands:
         "columns": slot.columns,
         "channels": slot.channels,
     }
-
-
-def cells_of(layer: nn.Layer | None, size: tuple[int, int], out: tuple[int, int]) -> SumsOfMap:
-    """Return which rows and columns each window of a max-pooling reads, dilated or adaptive; weights count nothing.
-
-    Args:
-        layer: A pooling layer.
-        size: (H, W) of its input.
-        out: (H, W) of its output.
-    """
-    axes = []
-    if isinstance(layer, nn.AdaptiveMaxPool2d):
-        for n, o in zip(size, out, strict=True):
-            axes.append((n, [list(range(n))[region] for region in adaptive_regions(n, o)]))
-    elif isinstance(layer, nn.MaxPool2d):
-        sides = pool_padding(layer.padding, layer.kernel_size, layer.dilation)
-        numbers = (size, out, layer.kernel_size, layer.stride, layer.dilation, sides)
-        for n, o, k, s, d, (front, _) in zip(*numbers, strict=True):
-            windows = [range(i * s - front, i * s - front + k * d, d) for i in range(o)]
-            axes.append((n, [[cell for cell in window if 0 <= cell < n] for window in windows]))
-    else:
-        raise EngineError(f"{layer!r} is no max-pooling")
-    rows, columns = (
-        Sums(np.cumsum([0, *map(len, windows)]), np.concatenate(windows).astype(np.int64), np.empty(0), n)
-        for n, windows in axes
-    )
-    return rows, columns
 
 
 def in_pairs(*axes: Bounds) -> bool:

@@ -1,4 +1,4 @@
-"""Fixed sums along an axis: padding, resampling, and copies of stretches of channels.
+"""Fixed sums along an axis: padding, resampling, copies of stretches of channels; the cells that windows see.
 
 Each output cell is a sum of input cells with weights that are known before; a map goes through one such sum along its
 rows and one along its columns. The gradient goes through the transposed sums.
@@ -13,9 +13,10 @@ import numpy as np
 
 from pellucid import nn
 from pellucid._types import Array
+from pellucid.errors import EngineError
 from pellucid.functional.padding import copied
 from pellucid.functional.resample import terms
-from pellucid.shapes import Pair, resized
+from pellucid.shapes import Pair, adaptive_regions, pool_padding, resized
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,32 @@ def of_nothing(size: tuple[int, ...]) -> SumsOfMap:
     """
     rows, columns = (copies(np.arange(n), n) for n in size)
     return rows, columns
+
+
+def of_windows(layer: nn.Layer | None, size: tuple[int, int], out: tuple[int, int]) -> SumsOfMap:
+    """Return which cells the windows of a max-pooling see, dilated or adaptive; the weights mean nothing.
+
+    Args:
+        layer: A pooling layer.
+        size: (H, W) of its input.
+        out: (H, W) of its output.
+    """
+    axes = []
+    if isinstance(layer, nn.AdaptiveMaxPool2d):
+        for n, o in zip(size, out, strict=True):
+            axes.append(_listed([list(range(n))[region] for region in adaptive_regions(n, o)], n))
+    elif isinstance(layer, nn.MaxPool2d):
+        sides = pool_padding(layer.padding, layer.kernel_size, layer.dilation)
+        numbers = (size, out, layer.kernel_size, layer.stride, layer.dilation, sides)
+        for n, o, k, s, d, (front, _) in zip(*numbers, strict=True):
+            windows = [range(i * s - front, i * s - front + k * d, d) for i in range(o)]
+            axes.append(_listed([[cell for cell in window if 0 <= cell < n] for window in windows], n))
+    else:
+        raise EngineError(f"{layer!r} is no max-pooling")
+    return axes[0], axes[1]
+
+
+def _listed(cells: list[list[int]], size: int) -> Sums:
+    """Return the sums of some cells each."""
+    flat = np.array([cell for some in cells for cell in some], dtype=np.int64)
+    return Sums(np.cumsum([0, *map(len, cells)]), flat, np.ones(len(flat)), size)
