@@ -73,7 +73,7 @@ class TorchEngine:
             loss: Needed for gradients and training.
             optimizer: Needed for training.
             seed: Of dropout.
-            threads: How many to use on the CPU; as many as there are if None.
+            threads: How many to use on the CPU; if None as many as PyTorch would, at most PELLUCID_THREADS.
         """
         if not network.built:
             raise EngineError("the network is not built yet; give input_shape=(C, H, W), or call fit")
@@ -81,7 +81,10 @@ class TorchEngine:
             raise EngineError(
                 f'precision "bfloat16" is for float32, the network is {network.dtype}; use network.astype("float32")'
             )
-        count, shape = threads_to_use.check(threads), network.output_shape(network.input_shape)
+        count = threads_to_use.check(threads)
+        if threads is None:
+            count = min(count, torch.get_num_threads())
+        shape = network.output_shape(network.input_shape)
         if loss is not None:
             loss.check_network(network)
             example = np.zeros(1, dtype=np.int64) if loss.takes_labels else np.zeros((1, *shape), np.float32)
@@ -245,7 +248,7 @@ class TorchEngine:
                     # Products of 32 bits, as on the CPU, unless bfloat16 is asked for; the fastest convolutions.
                     stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False))
                 yield
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             raise EngineError(f"the device has too little memory; use a smaller batch ({one_line(error)})") from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):

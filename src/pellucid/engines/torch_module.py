@@ -81,6 +81,51 @@ def namesake(layer: Layer, path: str, input_shape: Shape) -> tuple[str, dict[str
     return name, options
 
 
+def sides_differ(name: str, options: dict[str, Any]) -> bool:
+    """Return whether padding is as torch.nn.functional.pad takes it.
+
+    Args:
+        name: From namesake.
+        options: From namesake.
+    """
+    padding = options.get("padding")
+    return name.startswith("Conv") and isinstance(padding, tuple) and len(padding) > len(options["kernel_size"])
+
+
+def check_container(layer: Network, path: str) -> None:
+    """Refuse a container of one's own.
+
+    Args:
+        layer: A container.
+        path: Where it stands.
+
+    Raises:
+        EngineError: With path and name.
+    """
+    if type(layer) not in (nn.Sequential, nn.Residual, nn.Concat, nn.MaxUnpool2d):
+        raise EngineError(
+            f'PyTorch has nothing for layer {path} ({type(layer).__name__}); the engine "reference" runs any layer'
+        )
+
+
+def check_unpool(layer: nn.MaxUnpool2d, path: str) -> None:
+    """Refuse windows that overlap.
+
+    Args:
+        layer: The container.
+        path: Where it stands.
+
+    Raises:
+        EngineError: With the path.
+    """
+    pool = layer.pool
+    if any(s < k for s, k in zip(pool.stride, pool.kernel_size, strict=True)):
+        raise EngineError(
+            f"layer {path} (MaxUnpool2d) has overlapping windows, of which PyTorch leaves open whose value stands "
+            'where two meet; the engine "reference" runs it'
+        )
+
+
 class _Translation:
     """Makes modules of layers; a layer that stands at several places becomes one module, or modules that share."""
 
@@ -94,24 +139,20 @@ class _Translation:
     def module(self, layer: Layer, path: str) -> Any:
         if not isinstance(layer, Network):
             return self._leaf(layer, path)
-        kind = type(layer)
-        if isinstance(layer, nn.MaxUnpool2d) and kind is nn.MaxUnpool2d:
+        check_container(layer, path)
+        if isinstance(layer, nn.MaxUnpool2d):
             return self._unpool(layer, path)
         children = {name: self.module(child, join(path, name)) for name, child in layer.children()}
-        if kind is nn.Sequential:
+        if isinstance(layer, nn.Sequential):
             return torch.nn.Sequential(*children.values())
-        if kind not in (nn.Residual, nn.Concat):
-            raise EngineError(
-                f'PyTorch has nothing for layer {path} ({kind.__name__}); the engine "reference" runs any layer'
-            )
         graph = fx.Graph()
         x = graph.placeholder("x")
         outputs = tuple(graph.call_module(name, (x,)) for name in children)
-        if kind is nn.Concat:
+        if isinstance(layer, nn.Concat):
             y = graph.call_function(torch.cat, (outputs,), {"dim": 1})
         else:
             y = graph.call_function(operator.add, (outputs[0], outputs[1] if len(outputs) > 1 else x))
-        return self._block(kind.__name__, children, graph, y)
+        return self._block(type(layer).__name__, children, graph, y)
 
     def _block(self, name: str, children: dict[str, Any], graph: Any, y: Any) -> Any:
         graph.output(y)
@@ -132,9 +173,8 @@ class _Translation:
         return self._made[key]
 
     def _new(self, name: str, options: dict[str, Any]) -> Any:
-        sides = options.get("padding")
-        kind = getattr(torch.nn, name)
-        if not name.startswith("Conv") or not isinstance(sides, tuple) or len(sides) == len(options["kernel_size"]):
+        kind, sides = getattr(torch.nn, name), options.get("padding")
+        if not sides_differ(name, options):
             return kind(**options)
         conv = kind(**{**options, "padding": 0})
         graph = fx.Graph()
@@ -147,14 +187,9 @@ class _Translation:
         return fx.GraphModule(conv, graph, class_name=f"Padded{name}")
 
     def _unpool(self, layer: nn.MaxUnpool2d, path: str) -> Any:
-        pool = layer.pool
-        if any(s < k for s, k in zip(pool.stride, pool.kernel_size, strict=True)):
-            raise EngineError(
-                f"layer {path} (MaxUnpool2d) has overlapping windows, of which PyTorch leaves open whose value stands "
-                'where two meet; the engine "reference" runs it'
-            )
+        check_unpool(layer, path)
         next(self._steps)
-        options = pool.config()
+        options = layer.pool.config()
         children = {
             "pool": torch.nn.MaxPool2d(**options, return_indices=True),
             "body": self.module(layer.body, join(path, "body")),
