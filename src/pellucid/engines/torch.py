@@ -52,7 +52,7 @@ class TorchEngine:
             )
         self.hits: Array = np.empty(0, dtype=np.int64)
         self._device, self._half = torch.device(device), precision == "bfloat16"
-        self._channels_last = device == "cuda"
+        self._cuda = device == "cuda"
         self._built: _Built | None = None
         self._threads = 1
         self._stop = False
@@ -93,8 +93,7 @@ class TorchEngine:
             raise EngineError(
                 f'the engine "torch" does not know the optimizer {optimizer!r}; the engine "reference" runs any'
             )
-        last = self._channels_last and len(network.input_shape) == 3
-        built = _Built(network, loss, optimizer, seed, self._device, last, self._half)
+        built = _Built(network, loss, optimizer, seed, self._device, self._cuda, self._half)
         self._built, self._threads, self._held = built, count, None
 
     def interrupt(self) -> None:
@@ -205,7 +204,7 @@ class TorchEngine:
             raise ShapeError(f"there are {len(x)} images, but {len(targets)} targets")
         y = built.checked_targets(np.asarray(targets), order)
         pair = tensor(x).to(self._device), tensor(y).to(self._device)
-        if self._device.type == "cuda":
+        if self._cuda:
             self._held = images, targets, *pair
         return pair
 
@@ -244,7 +243,7 @@ class TorchEngine:
         torch.set_num_threads(self._threads)
         try:
             with ExitStack() as stack:
-                if self._device.type == "cuda":
+                if self._cuda:
                     # Products of 32 bits, as on the CPU, unless bfloat16 is asked for; the fastest convolutions.
                     stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False))
                 yield
@@ -278,11 +277,11 @@ class _Built:
         optimizer: Optimizer | None,
         seed: int,
         device: Any,
-        channels_last: bool,
+        cuda: bool,
         half: bool,
     ) -> None:
         self.network, self.loss, self.optimizer, self._seed = network, loss, optimizer, seed
-        self._device, self._channels_last, self._half = device, channels_last, half
+        self._device, self._channels_last, self._half = device, cuda and len(network.input_shape) == 3, half
         self._dtype = getattr(torch, network.dtype.name)
         self.output_shape = network.output_shape(network.input_shape)
         widest = max(math.prod(out) for _, _, _, out in network.trace(network.input_shape))
@@ -313,7 +312,7 @@ class _Built:
             isinstance(leaf, (BatchNorm1d, BatchNorm2d, BatchNorm3d)) and leaf.momentum is None
             for _, leaf in network.leaves()
         )
-        self._may_capture = device.type == "cuda" and not asks
+        self._may_capture = cuda and not asks
         self._captured: tuple[int, _Capture] | None = None
         self._version = -1
         self.refresh()
