@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 import threading
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
 
 import pellucid as pl
 from available import needs_torch
+from compiled import networks
 from nets import every_layer
-from oracles import assert_near, randn
+from oracles import assert_near, randn, seeds
 from pellucid import engines, models, nn, optim, schedules
 from pellucid.errors import DataError, EngineError, ShapeError
 from pellucid.random import Stream
@@ -63,6 +66,24 @@ FLOATS = np.random.default_rng(1).random((23, 3))
 @pytest.mark.parametrize("net", every_layer(nn.Flatten(), nn.LazyLinear(3)))
 def test_fifty_steps_of_every_layer(net):
     compare(net, nn.CrossEntropyLoss(), optim.Adam(lr=1e-2, weight_decay=1e-3, clip_norm=0.5), LABELS)
+
+
+@pytest.mark.capability("C14")
+@given(seeds)
+@settings(phases=[Phase.generate])
+def test_random_networks(seed):
+    """The random networks that the compiled engine is tested with, in float64."""
+    case = networks.case(Random(seed))
+    x, results = case.x.astype(np.float64), []
+    rates = np.full(-(-len(case.order) // case.batch), case.optimizer.lr)
+    for name in ("reference", "torch"):
+        engine = engines.create(name)
+        engine.build(case.network.astype("float64"), case.loss, case.optimizer, case.seed, threads=1)
+        results.append((engine.train(x, case.y, case.order, case.batch, 0, rates), engine.hits, engine.predict(x)))
+    (losses, hits, outputs), (found, found_hits, found_outputs) = results
+    assert_near(found, losses, 1e-8, size=1.0)
+    assert np.array_equal(found_hits, hits)
+    assert_near(found_outputs, outputs, 1e-7, size=1.0)
 
 
 def network(*ends: nn.Layer) -> nn.Sequential:

@@ -22,7 +22,7 @@ import torch
 from pellucid import optim
 from pellucid._types import Array
 from pellucid.compiled import threads as threads_to_use
-from pellucid.engines.torch_module import tensor, to_loss, to_module
+from pellucid.engines.torch_module import quiet, tensor, to_loss, to_module
 from pellucid.errors import DataError, EngineError, ShapeError, one_line
 from pellucid.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Dropout, Dropout2d, Layer, Loss, Network
 from pellucid.optim import Optimizer
@@ -243,6 +243,7 @@ class TorchEngine:
         torch.set_num_threads(self._threads)
         try:
             with ExitStack() as stack:
+                stack.enter_context(quiet())
                 if self._cuda:
                     # Products of 32 bits, as on the CPU, unless bfloat16 is asked for; the fastest convolutions.
                     stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False))

@@ -7,7 +7,9 @@ padding that differs from side to side) becomes a torch.fx.GraphModule, whose co
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -224,6 +226,14 @@ def to_loss(loss: Loss, dtype: Any) -> Any:
         for key, value in loss.config().items()
     }
     return getattr(torch.nn, name)(**options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what PyTorch says of speed where padding="same" meets an even kernel."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel", UserWarning)
+        yield
 
 
 def tensor(array: Array) -> Any:

@@ -182,8 +182,10 @@ def _outputs(source: str, name: str, state: dict[str, Array], samples: Array, wi
     """Return what the written code gives for samples: it is run here, in a namespace of its own."""
     import torch
 
+    from pellucid.engines.torch_module import quiet
+
     namespace: dict[str, Any] = {"__name__": "exported", "__file__": name}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
         exec(compile(source, name, "exec"), namespace)
         module = namespace["Network"]()
         module.load_state_dict({key: torch.tensor(array) for key, array in state.items()})

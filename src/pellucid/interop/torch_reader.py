@@ -21,6 +21,7 @@ from torch import fx
 from pellucid import functional as F
 from pellucid import nn
 from pellucid._types import Shape
+from pellucid.engines.torch_module import quiet
 from pellucid.errors import OptionError, PellucidError, one_line
 from pellucid.nn import Layer, Network
 from pellucid.nn.layer import blank, join
@@ -89,7 +90,7 @@ def read(module: Any, input_shape: Shape | None) -> Network:
     example = None
     if input_shape is not None:
         example = torch.tensor(np.random.default_rng(0).standard_normal((2, *input_shape)))
-    with torch.no_grad(), blank():
+    with torch.no_grad(), blank(), quiet():
         layer = _Reader(dtype).module(own.eval(), "", example)
         network = layer if isinstance(layer, Network) else nn.Sequential(layer)
         if input_shape is None or example is None:
