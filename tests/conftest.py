@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from available import NO_DATA, NO_TORCH
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("PELLUCID_HYPOTHESIS", "ci"))
 
-NO_DATA = "real data not here: set PELLUCID_DATA"
-NO_TORCH = "torch not here: make test TORCH=1"
 ALLOWED_IN_CI = ("root may write anywhere", "strace is not here, or may not trace")
 
 

@@ -25,8 +25,9 @@ pytest.skip("{reason}", allow_module_level=True)
 
 def outcome(tmp_path: Path, source: str, ci: str, *options: str) -> tuple[int, str]:
     """Run a test file below a copy of conftest.py; return pytest's exit status and output."""
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    for name in ("conftest.py", "available.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     (tmp_path / "test_example.py").write_text(source)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PELLUCID"))} | {"CI": ci}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]

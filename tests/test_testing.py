@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
+from available import EVERY_ENGINE
 from oracles import randn
 from pellucid import functional as F
-from pellucid import nn
+from pellucid import nn, optim
+from pellucid.errors import EngineError, OptionError
 from pellucid.random import Stream
-from pellucid.testing import GradientError, LayerError, check_function, check_gradients, check_layer, check_loss
+from pellucid.testing import (
+    AgreementError,
+    GradientError,
+    LayerError,
+    assert_engines_agree,
+    check_function,
+    check_gradients,
+    check_layer,
+    check_loss,
+)
 
 
 def wrong(base, change):
@@ -562,3 +575,61 @@ def test_check_layer_passes_right_layers(layer):
     before = layer.state_dict()
     check_layer(layer, randn(0, 4, 3, 4, 5))
     assert all((layer.state_dict()[name] == value).all() for name, value in before.items())
+
+
+# Engines
+
+
+def small(*layers: nn.Layer, dtype: str = "float32") -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), *layers, nn.Flatten(), nn.LazyLinear(3)),
+        input_shape=(2, 7, 6),
+        dtype=dtype,
+    )
+
+
+@pytest.mark.capability("C14")
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
+def test_engines_agree(engine):
+    net = small()
+    before = net.flat_parameters.copy(), net.flat_buffers.copy(), net.version
+    assert_engines_agree(net, [engine])
+    assert_engines_agree(net, (engine,), nn.MSELoss(), optim.SGD(lr=0.05, momentum=0.9), steps=5, batch_size=3, seed=4)
+    assert np.array_equal(net.flat_parameters, before[0])
+    assert np.array_equal(net.flat_buffers, before[1])
+    assert net.version == before[2]
+
+
+WRONG = {
+    "outputs": ("predict", lambda y: y * 1.001),
+    "loss": ("loss_and_gradients", lambda y: (y[0] + 1e-4, y[1])),
+    "gradients": ("loss_and_gradients", lambda y: (y[0], y[1][::-1])),
+    "loss of step 7": ("train", lambda y: y + 1e-4 * (np.arange(len(y)) > 2) if next(CHUNK) % 5 == 1 else y),
+    "loss of step 3": ("train", lambda y: y[:3]),
+    "loss of step 0": ("train", lambda y: np.full_like(y, np.nan)),
+}
+CHUNK = itertools.count()
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_an_engine_that_is_off_is_caught(monkeypatch, what):
+    from pellucid.compiled.engine import CompiledEngine
+
+    method, spoil = WRONG[what]
+    true = getattr(CompiledEngine, method)
+    monkeypatch.setitem(globals(), "CHUNK", itertools.count())
+    monkeypatch.setattr(CompiledEngine, method, lambda self, *a, **k: spoil(true(self, *a, **k)))
+    with pytest.raises(
+        AgreementError, match=f'the engine "compiled" is off the definition in {what}: by .* allowed is'
+    ):
+        assert_engines_agree(small())
+
+
+def test_engines_are_not_asked_about_what_is_no_network():
+    for net in (nn.ReLU(), nn.Sequential(nn.ReLU())):
+        with pytest.raises(OptionError, match="net must be a built network"):
+            assert_engines_agree(net)
+    with pytest.raises(OptionError, match='unknown engine "refrence"'):
+        assert_engines_agree(small(), ["refrence"])
+    with pytest.raises(EngineError, match="no kernel for layer 4"):
+        assert_engines_agree(small(nn.GELU()))

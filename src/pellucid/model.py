@@ -210,7 +210,7 @@ class Model:
         classes: Names, in the order of the outputs; empty for regression and autoencoders.
         metrics: Numbers worth keeping, as the accuracy on the test part.
         data_digest: SHA-256 of the data that it was trained on.
-        engine: What predicts: "compiled" or "reference".
+        engine: What predicts: "compiled", "reference" or "torch".
     """
 
     network: Network

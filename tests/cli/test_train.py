@@ -15,8 +15,8 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 import pellucid as pl
+from available import EVERY_ENGINE
 from made import RUN_FILES, picture, without_compiling
-from pellucid import engines
 from pellucid.cli.settings import Settings, resolve
 from pellucid.errors import OptionError
 
@@ -78,16 +78,17 @@ def test_a_subset_larger_than_the_data_is_said(cli, tmp_path):
     assert "--subset 9999: there are 1437 images besides the test part; all are used" in done.err
 
 
-def test_either_engine_by_name(cli, tmp_path):
+@pytest.mark.parametrize("other", [engine for engine in EVERY_ENGINE if engine != "reference"])
+def test_each_engine_by_name(cli, tmp_path, other):
     """The model file says nothing of the engine; config.toml does, for a resume."""
     outs = {}
-    for name in engines.NAMES:
+    for name in ("reference", other):
         outs[name] = cli("train", *QUICK, "--engine", name, "--threads", 1, "--out", tmp_path / name).out.splitlines()
         assert outs[name][4] == f"run       {tmp_path / name} (engine {name}, seed 0)"
         config = tomllib.loads((tmp_path / name / "config.toml").read_text())
         assert (config["engine"], config["threads"]) == (name, 1)
         assert name.encode() not in (tmp_path / name / "model.safetensors").read_bytes()
-    a, b = (pl.load(tmp_path / name).network.flat_parameters for name in engines.NAMES)
+    a, b = (pl.load(tmp_path / name).network.flat_parameters for name in ("reference", other))
     assert not np.array_equal(a, b)
     assert np.allclose(a, b, rtol=1e-3, atol=1e-3)
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from numpy.lib.stride_tricks import sliding_window_view
 
+from available import EVERY_ENGINE
 from compiled import networks
 from oracles import seeds
 from pellucid import engines, models, nn, optim
@@ -477,7 +478,7 @@ def test_a_float64_network_predicts_in_float32():
     assert np.array_equal(*outputs)
 
 
-@pytest.mark.parametrize("name", engines.NAMES)
+@pytest.mark.parametrize("name", EVERY_ENGINE)
 def test_batch_norm_of_a_single_value_is_refused(name):
     network = Sequential(Conv2d(1, 2, 3), BatchNorm2d(2), Flatten(), input_shape=(1, 3, 3))
     engine = engines.create(name)

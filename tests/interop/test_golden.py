@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from available import EVERY_ENGINE
 from golden import make
 
 FILES = sorted(make.FOLDER.glob("*.safetensors"))
@@ -19,7 +20,7 @@ def test_there_are_files_of_0_1():
     assert {"0.1.0-every-layer.safetensors", "0.1.0-shared-layer.safetensors"} <= {path.name for path in FILES}
 
 
-@pytest.mark.parametrize("engine", pl.engines.NAMES)
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_says_what_it_said(path, engine):
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -16,8 +16,9 @@ import pytest
 
 import hostile
 import pellucid as pl
+from available import EVERY_ENGINE
 from hostile import CLASSES, model
-from pellucid import engines, nn
+from pellucid import nn
 from pellucid.errors import FileError, OptionError
 from pellucid.interop import sealed
 from pellucid.interop.model_file import weights_digest
@@ -61,7 +62,7 @@ def test_every_kind_of_layer_comes_back(tmp_path):
     assert np.array_equal(twin(x), net(x))
 
 
-@pytest.mark.parametrize("engine", engines.NAMES)
+@pytest.mark.parametrize("engine", EVERY_ENGINE)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_predictions_are_identical_to_those_before_saving(tmp_path, dtype, engine):
     """The file keeps the network's dtype; the compiled engine predicts in float32 all the same."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from pellucid import engines, nn
+from available import EVERY_ENGINE
+from pellucid import nn
 from pellucid.data.dataset import Dataset, Splits
 
 
@@ -54,7 +55,7 @@ def plain():
     return lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3), input_shape=(1, 6, 5), seed=0)
 
 
-@pytest.fixture(params=engines.NAMES)
+@pytest.fixture(params=EVERY_ENGINE)
 def engine(request) -> str:
     """The name of each engine."""
     return request.param

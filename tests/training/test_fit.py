@@ -284,9 +284,17 @@ REFUSED = {
     ),
     "seed": (lambda: fit(lazy(), (STRIPES, LABELS), seed=-1), "seed must be at least 0, got -1"),
     "threads": (lambda: fit(lazy(), (STRIPES, LABELS), threads="2"), "threads must be a whole number, got '2'"),
-    "engine": (
-        lambda: fit(lazy(), (STRIPES, LABELS), engine="torch"),
-        'no engine "torch" yet; use the engine "compiled"',
+    "device": (
+        lambda: fit(lazy(), (STRIPES, LABELS), device="cuda"),
+        'device "cuda" needs the engine "torch"; the engine "compiled" has only "cpu"',
+    ),
+    "precision": (
+        lambda: fit(lazy(), (STRIPES, LABELS), engine="reference", precision="bfloat16"),
+        'precision "bfloat16" needs the engine "torch"; the engine "reference" has only "float32"',
+    ),
+    "another precision": (
+        lambda: fit(lazy(), (STRIPES, LABELS), precision="bf16"),
+        'unknown precision "bf16"; did you mean "bfloat16"',
     ),
     "float64": (
         lambda: fit(lazy().build((1, 6, 5), dtype="float64"), (STRIPES, LABELS)),

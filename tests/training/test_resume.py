@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from pellucid import engines, nn, optim, schedules
+from pellucid import nn, optim, schedules
 from pellucid.errors import FileError, OptionError
 from pellucid.files import write_atomic
 from pellucid.training import Callback, EarlyStopping
@@ -205,7 +205,7 @@ CHANGES = {
     ),
     "balance": ({"balance": True}, r"loss\.weight was None, now it is \[0\.8333"),
     "early stopping": ({"callbacks": [EarlyStopping(2)]}, r"early_stopping was \[\], now it is \[2\]"),
-    "engine": ({}, "engine was '(compiled|reference)', now it is '(compiled|reference)'"),
+    "engine": ({}, "engine was '(compiled|reference|torch)', now it is '(compiled|reference)'"),
 }
 
 
@@ -213,10 +213,10 @@ CHANGES = {
 def test_changed_settings_are_refused_by_name(engine, fit, stripes, net, stopped, name):
     options, match = CHANGES[name]
     if name == "engine":
-        options = {"engine": next(other for other in engines.NAMES if other != engine)}
+        options = {"engine": "reference" if engine != "reference" else "compiled"}
     before = (stopped / "last.ckpt").read_bytes()
     with pytest.raises(
-        OptionError, match=f"cannot resume: {match}.*; resume with what the run began with, or start a new run"
+        OptionError, match=f"cannot resume: .*{match}.*; resume with what the run began with, or start a new run"
     ):
         fit(net(), stripes, stopped, resume=True, **options)
     assert (stopped / "last.ckpt").read_bytes() == before

@@ -41,8 +41,8 @@ def train(
         typer.Argument(metavar="DATA", help="A known name, a folder of images by class, IDX files, or an .npz file."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A name (see pellucid summary --help) or a spec.json.")] = None,
-    engine: Annotated[str | None, typer.Option(help="compiled or reference (compiled).")] = None,
-    device: Annotated[str | None, typer.Option(help="Where: cpu.")] = None,
+    engine: Annotated[str | None, typer.Option(help="compiled, reference or torch (compiled).")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the torch engine computes: cpu or cuda (cpu).")] = None,
     epochs: Annotated[int | None, typer.Option(help="How often each image is seen (10).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of a step (64).")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, rmsprop, adam or adamw (adam).")] = None,
@@ -104,8 +104,7 @@ def train(
     }
     kept = Kept.read(out, config) if resume else None
     settings = resolve(given, config, kept.told if kept else None)
-    _check_device(settings)
-    create(settings.engine)
+    create(settings.engine, settings.device)
     augmentation(settings.augment)
     optimizer_, schedule_ = settings.make_optimizer(), kept.schedule(settings) if kept else settings.make_schedule()
     if kept:
@@ -145,6 +144,7 @@ def train(
             schedule=schedule_,
             augment=settings.augment,
             engine=settings.engine,
+            device=settings.device,
             seed=settings.seed,
             threads=settings.threads,
             out=folder,
@@ -169,15 +169,6 @@ def _said_when_stopped(message: str, folder: Path) -> Iterator[None]:
         if (folder / "last.ckpt").exists():
             say(message)
         raise
-
-
-def _check_device(settings: Settings) -> None:
-    from pellucid.errors import OptionError, unknown
-
-    if settings.device not in ("cpu", "cuda"):
-        raise unknown("device", settings.device, ("cpu", "cuda"))
-    if settings.device == "cuda":
-        raise OptionError("device cuda needs the torch engine, which this version does not have; leave --device out")
 
 
 def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from pellucid._types import Array
-from pellucid.errors import EngineError, unknown
+from pellucid.errors import MissingDependencyError, OptionError, one_line, unknown
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 
-NAMES = ("compiled", "reference")
+NAMES = ("compiled", "reference", "torch")
+DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Engine(Protocol):
@@ -94,24 +96,53 @@ class Engine(Protocol):
         """
 
 
-def create(name: str) -> Engine:
+def create(name: str, device: str = "cpu", precision: str = "float32") -> Engine:
     """Return an engine by its name.
 
     Args:
         name: One of NAMES.
+        device: Where it computes: "cpu", or with the engine "torch" "cuda".
+        precision: "float32", or with the engine "torch" "bfloat16" for products and activations. A network of float64
+            is computed in float64.
 
     Raises:
-        EngineError: For an engine that this version does not have.
-        OptionError: For an unknown name.
+        EngineError: Where the device is not there.
+        MissingDependencyError: Where PyTorch is needed and not installed.
+        OptionError: For an unknown name, or what only the engine "torch" can.
     """
+    for kind, value, known in (
+        ("engine", name, NAMES),
+        ("device", device, DEVICES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise unknown(kind, value, known)
+    if name == "torch":
+        check_torch()
+        from pellucid.engines.torch import TorchEngine
+
+        return TorchEngine(device, precision)
+    for kind, value, usual in (("device", device, "cpu"), ("precision", precision, "float32")):
+        if value != usual:
+            raise OptionError(f'{kind} "{value}" needs the engine "torch"; the engine "{name}" has only "{usual}"')
     if name == "reference":
         from pellucid.engines.reference import ReferenceEngine
 
         return ReferenceEngine()
-    if name == "compiled":
-        from pellucid.compiled.engine import CompiledEngine
+    from pellucid.compiled.engine import CompiledEngine
 
-        return CompiledEngine()
-    if name == "torch":
-        raise EngineError('this version has no engine "torch" yet; use the engine "compiled"')
-    raise unknown("engine", name, NAMES)
+    return CompiledEngine()
+
+
+def check_torch() -> None:
+    """Say how to install PyTorch, where it is not.
+
+    Raises:
+        MissingDependencyError: With the line that installs it.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"PyTorch cannot be imported ({one_line(error)}); pip install 'pellucid[torch]'"
+        ) from None

@@ -156,6 +156,8 @@ def fit(
     progress: bool = True,
     resume: bool = False,
     settings: dict[str, Any] | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> Run:
     """Train a network in place and return the run; the network ends with the weights of the lowest validation loss.
 
@@ -171,7 +173,8 @@ def fit(
         schedule: What the optimizer's lr is multiplied by; one-cycle if None.
         augment: "digit", "photo", "none" or an Augmentation, for training images only.
         callbacks: What hears of epochs and steps.
-        engine: What computes: "compiled" (float32, fast) or "reference" (NumPy, runs layers and losses of your own).
+        engine: What computes: "compiled" (float32, fast), "reference" (NumPy, runs layers and losses of your own) or
+            "torch" (PyTorch, which must be installed).
         seed: Of parameters, order, dropout and augmentation.
         threads: How many the engine uses; if None as many as pay, at most PELLUCID_THREADS or the cores that there are.
         out: Run directory; nothing is written if None.
@@ -179,15 +182,21 @@ def fit(
         balance: Weight classes by how rare they are.
         checkpoint_every: Save last.ckpt every so many steps, besides the end of each epoch; needs out.
         progress: Show what happens.
-        resume: Go on from last.ckpt in out, with the same bits as if nothing had stopped the run. Threads and
-            checkpoint_every may differ, and epochs may grow where the schedule does not depend on it.
+        resume: Go on from last.ckpt in out, with the same bits as if nothing had stopped the run (with the engine
+            "torch": on the same CPU, with the same threads). Threads and checkpoint_every may differ, and epochs may
+            grow where the schedule does not depend on it.
         settings: Written into config.toml besides fit's own.
+        device: "cpu", or with the engine "torch" "cuda".
+        precision: "float32", or with the engine "torch" "bfloat16": products and activations have 8 bits of precision,
+            parameters still 24.
 
     Raises:
         DataError: For data that cannot be used.
         ShapeError: Where network and images do not fit.
         OptionError: For arguments that cannot be.
         TrainingError: For a loss that is not finite.
+        EngineError: For a network that the engine cannot run, or a device that is not there.
+        MissingDependencyError: For the engine "torch" without PyTorch.
         FileError: Where the run cannot be saved; the network keeps the best weights so far.
 
     >>> import pellucid as pl
@@ -222,7 +231,7 @@ def fit(
     optimizer = optimizer or optim.Adam(lr=3e-3)
     schedule = schedule or schedules.OneCycle()
     varied = augmentation(augment)
-    worker = engines.create(engine)
+    worker = engines.create(engine, device, precision)
     worker.build(net, loss, optimizer, seed, threads)
     model = Model(net, spec, ds.classes if ds.is_classification else (), {}, ds.digest(), engine)
 
@@ -252,6 +261,7 @@ def fit(
             "batch_size": batch_size,
             "seed": seed,
             "engine": engine,
+            **({"device": device, "precision": precision} if engine == "torch" else {}),
             "early_stopping": [callback.patience for callback in callbacks if isinstance(callback, EarlyStopping)],
             "network": to_spec(net),
             "loss": {"name": type(loss).__name__, **loss.config()},

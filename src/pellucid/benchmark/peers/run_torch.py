@@ -29,7 +29,7 @@ def _layer(spec: dict[str, Any]) -> Any:
         for name, child in options.items():
             block.add_module(name, _layer(child))
         around = getattr(block, "shortcut", torch.nn.Identity())
-        block.forward = lambda x: block.body(x) + around(x)  # type: ignore[operator]
+        block.forward = lambda x: block.body(x) + around(x)
         return block
     return getattr(torch.nn, kind)(**options)
 
