@@ -72,13 +72,18 @@ def test_fifty_steps_of_every_layer(net):
 @given(seeds)
 @settings(phases=[Phase.generate])
 def test_random_networks(seed):
-    """The random networks that the compiled engine is tested with, in float64."""
+    """The random networks that the compiled engine is tested with, in float64; what PyTorch leaves open is refused."""
     case = networks.case(Random(seed))
     x, results = case.x.astype(np.float64), []
     rates = np.full(-(-len(case.order) // case.batch), case.optimizer.lr)
     for name in ("reference", "torch"):
         engine = engines.create(name)
-        engine.build(case.network.astype("float64"), case.loss, case.optimizer, case.seed, threads=1)
+        try:
+            engine.build(case.network.astype("float64"), case.loss, case.optimizer, case.seed, threads=1)
+        except EngineError as error:
+            assert name == "torch"
+            assert re.search("overlapping windows|half of", str(error))
+            return
         results.append((engine.train(x, case.y, case.order, case.batch, 0, rates), engine.hits, engine.predict(x)))
     (losses, hits, outputs), (found, found_hits, found_outputs) = results
     assert_near(found, losses, 1e-8, size=1.0)
