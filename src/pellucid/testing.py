@@ -235,7 +235,7 @@ def assert_engines_agree(
         loss: If None, cross-entropy where the network gives numbers for classes, else mean squared error.
         optimizer: Adam with lr 1e-3 if None.
         steps: How many are compared.
-        batch_size: Samples of a step; the last one has fewer.
+        batch_size: Samples of a step; every fourth one has fewer.
         seed: Of the inputs, and of dropout.
 
     Raises:
@@ -256,18 +256,16 @@ def assert_engines_agree(
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, *net.input_shape)).astype(np.float32)
     y = rng.integers(0, out[0], n) if loss.takes_labels else rng.random((n, *out))
-    order = np.concatenate([rng.permutation(n) for _ in range(-(-steps // 4))])
-    order, rates = order[: steps * batch_size], np.full(steps, optimizer.lr)
+    chunks = [(rng.permutation(n), np.full(min(4, steps - first), optimizer.lr)) for first in range(0, steps, 4)]
 
     def measured(name: str) -> dict[str, Array]:
         engine = create(name)
         engine.build(net.astype("float32" if name == "compiled" else "float64"), loss, optimizer, seed)
         outputs = engine.predict(x)
         value, gradients = engine.loss_and_gradients(x, y)
-        chunks = [order[i : i + n] for i in range(0, len(order), n)]
         losses = [
-            engine.train(x, y, chunk, batch_size, 4 * i, rates[: -(-len(chunk) // batch_size)])
-            for i, chunk in enumerate(chunks)
+            engine.train(x, y, order[: len(rates) * batch_size], batch_size, 4 * i, rates)
+            for i, (order, rates) in enumerate(chunks)
         ]
         return {
             "outputs": outputs,

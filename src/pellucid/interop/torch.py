@@ -148,7 +148,8 @@ def export_torch(model_or_net: Model | Network, path: str | Path) -> TorchExport
     facts: dict[str, Any] = {}
     if model is not None:
         spec = model.input
-        facts = {"CLASSES": model.classes, "VALUE_RANGE": spec.value_range, "MEAN": spec.mean, "STD": spec.std}
+        facts = {"CLASSES": model.classes, "PREPARATION": spec.preparation, "VALUE_RANGE": spec.value_range}
+        facts |= {"MEAN": spec.mean, "STD": spec.std}
     source, state = source_of(net, facts), net.state_dict()
 
     samples = Stream(0).normal(0, 1, (_SAMPLES, *net.input_shape))

@@ -71,7 +71,10 @@ class Padded{name}(nn.{name}):
 
 _PREPROCESS = '''
 def preprocess(images):
-    """Return images N x C x H x W as they are stored, values from low to high, as the network's input."""
+    """Return images N x C x H x W as they are stored, values from low to high, as the network's input.
+
+    PREPARATION says how a picture becomes H x W before: "resize" scales it (bilinear, antialiased).
+    """
     low, high = VALUE_RANGE
     mean, std = (torch.tensor(v, dtype=torch.{dtype}).view(-1, 1, 1) for v in (MEAN, STD))
     return ((images.to(torch.{dtype}) - low) / (high - low) - mean) / std
@@ -93,7 +96,7 @@ def source_of(network: Network, facts: dict[str, Any]) -> str:
 
     Args:
         network: Built.
-        facts: Constants by name: of a model CLASSES, VALUE_RANGE, MEAN and STD.
+        facts: Constants by name: of a model CLASSES, PREPARATION, VALUE_RANGE, MEAN and STD.
 
     Raises:
         EngineError: Names the layer that PyTorch has nothing for.
