@@ -147,10 +147,9 @@ def _affine(call: Call, view: View, scale: Array, shift: Array, function: Callab
         takes_bias = isinstance(layer, _WITH_BIAS)
         if takes_bias and (scale == 1).all():
             old = layer.named_parameters()
-            with_bias = type(layer)(**{**layer.config(), "bias": True})
-            return view.at(
-                _instead(place, fill(with_bias, weight=old["weight"], bias=old.get("bias", 0) + shift), None)
-            )
+            wide = type(layer)(**{**layer.config(), "bias": True})
+            fill(wide, weight=old["weight"], bias=old.get("bias", 0) + shift)
+            return view.at(_instead(place, wide, None))
     dims = len(view.source) - 1
     if dims not in BATCH_NORM:
         raise call.refuse(f"scales or shifts N x {text(view.source)}")
