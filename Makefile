@@ -67,7 +67,7 @@ clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) .peers build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch too.
+# Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch and its exporter too.
 $(VENV)/.python:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "$(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -83,9 +83,9 @@ $(VENV)/.user: pyproject.toml | $(VENV)/.python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.python
-	$(PIP) -e ".[dev,lessons]"
+	$(PIP) -e ".[dev,lessons,onnx]"
 	@touch $(VENV)/.user $@
 
 $(VENV)/.torch: pyproject.toml | $(VENV)/.python
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 onnxscript==0.7.2
 	@touch $@

@@ -16,6 +16,7 @@ settings.load_profile(os.environ.get("PELLUCID_HYPOTHESIS", "ci"))
 
 NO_DATA = "real data not here: set PELLUCID_DATA"
 NO_TORCH = "torch not here: make test TORCH=1"
+NO_ONNX = "onnx not here: make test"
 ALLOWED_IN_CI = ("root may write anywhere", "strace is not here, or may not trace")
 
 
@@ -59,3 +60,18 @@ def torch():
     module = pytest.importorskip("torch", reason=NO_TORCH)
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def ort():
+    """A function of an ONNX file's bytes and a batch: what ONNX Runtime gives, as an oracle."""
+    pytest.importorskip("onnx", reason=NO_ONNX)
+    module = pytest.importorskip("onnxruntime", reason=NO_ONNX)
+    module.set_default_logger_severity(4)
+
+    def run(content, x):
+        ready = module.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (given,) = ready.get_inputs()
+        return ready.run(None, {given.name: x})[0]
+
+    return run

@@ -17,7 +17,7 @@ import numpy as np
 from pellucid import canonical, nn
 from pellucid import functional as F
 from pellucid._types import Array, Shape
-from pellucid.errors import FileError, OptionError
+from pellucid.errors import FileError, OptionError, one_line
 from pellucid.files import write_atomic
 from pellucid.interop.onnx import proof
 from pellucid.metrics import finite
@@ -156,7 +156,10 @@ def _to_bytes(network: Network, model: Model | None, preprocessing: bool, opset:
         helper.set_model_props(file, {"pellucid": canonical.dumps(_facts(model, preprocessing))})
     if file.ByteSize() > _LARGEST_FILE:
         raise OptionError(f"the network takes {file.ByteSize() >> 20} MB, an ONNX file can hold 2 GB")
-    onnx.checker.check_model(file, full_check=True)
+    try:
+        onnx.checker.check_model(file, full_check=True)
+    except Exception as error:  # its exceptions have no common base of their own
+        raise OptionError(f"ONNX's checker refuses the graph: {one_line(error, 200)}") from None
     return bytes(file.SerializeToString(deterministic=True))
 
 
@@ -465,7 +468,7 @@ def _upsample(graph: Graph, layer: nn.Upsample, at: _At) -> str:
         attributes["axes"] = list(range(2, 2 + len(covers)))
         inputs += ["", graph.constant(np.asarray(at.after[1:], dtype=np.int64), f"{at.path}.sizes")]
     else:
-        factors = [o / n if scale is None else 1 / scale for n, o, scale in covers]
+        factors = [_factor(n, o) if scale is None else 1 / scale for n, o, scale in covers]
         inputs += [graph.constant(np.asarray([1, 1, *factors], dtype=np.float32), f"{at.path}.scales")]
     if layer.mode == "nearest":
         attributes |= {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -473,6 +476,12 @@ def _upsample(graph: Graph, layer: nn.Upsample, at: _At) -> str:
         attributes["mode"] = "cubic" if layer.mode == "bicubic" else "linear"
         attributes["coordinate_transformation_mode"] = "align_corners" if layer.align_corners else "half_pixel"
     return graph.add("Resize", inputs, f"{at.path}/Resize", **attributes)
+
+
+def _factor(n: int, out: int) -> float:
+    """Return out / n in float32, so that n times it does not fall below out."""
+    factor = np.float32(out / n)
+    return float(factor if float(factor) * n >= out else np.nextafter(factor, np.float32(np.inf)))
 
 
 def _pad2d(graph: Graph, layer: nn.ZeroPad2d, at: _At) -> str:

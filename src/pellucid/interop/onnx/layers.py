@@ -78,7 +78,7 @@ def _instance_norm(call: Call) -> View:
     """Instance norm is group norm with a group for each channel; several channels seen as one make a group."""
     view, eps = call.view(), call.attribute("epsilon", 1e-5)
     weight, bias = _channel_weights(call, view, (1, 2))
-    if view.order is None and len(view.source) > 1 and view.source[0] % view.shape[0] == 0 and len(view.shape) > 1:
+    if view.order is None and len(view.shape) > 1 and view.source[0] % view.shape[0] == 0:
         groups, channels = view.shape[0], view.source[0]
         plain = not bias.any() and (weight == 1).all()
         if plain and channels != groups:

@@ -20,7 +20,7 @@ from pellucid.interop.model_file import Content
 from pellucid.interop.onnx import export, proof
 from pellucid.interop.onnx.call import Call
 from pellucid.interop.onnx.fold import Known
-from pellucid.interop.onnx.graph import Graph, array, parse, read_node
+from pellucid.interop.onnx.graph import Graph, Node, array, parse, read_node
 from pellucid.interop.onnx.operators import read
 from pellucid.interop.onnx.places import Place, View, network
 from pellucid.nn.layer import blank
@@ -190,8 +190,9 @@ class _Reader:
         values[graph.input] = self.input
         readers = Counter(name for node in graph.nodes for name in set(node.inputs) if node.op not in ("Shape", "Size"))
         readers[graph.output] += 1
+        makers = {name: node for node in graph.nodes for name in node.outputs}
         for node in graph.nodes:
-            inputs = [self._taken(values, name, readers) for name in node.inputs]
+            inputs = [self._taken(values, name, readers, makers) for name in node.inputs]
             try:
                 values[node.outputs[0]] = read(Call(node, inputs, graph.opset, self.batches))
             except PellucidError as error:
@@ -212,11 +213,13 @@ class _Reader:
         return made, output
 
     @staticmethod
-    def _taken(values: dict[str, View | Known], name: str, readers: Counter[str]) -> View | Known | None:
+    def _taken(
+        values: dict[str, View | Known], name: str, readers: Counter[str], makers: dict[str, Node]
+    ) -> View | Known | None:
         if not name:
             return None
         if name not in values:
-            raise FileError(f"{one_line(name, 100)!r} is a second output of an operator, which is not read")
+            raise FileError(f"{makers[name]}: more than its first output is used, which pellucid does not read")
         value = values[name]
         return replace(value, sole=value.sole and readers[name] == 1) if isinstance(value, View) else value
 
