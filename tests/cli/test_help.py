@@ -10,7 +10,18 @@ import pytest
 
 pytestmark = pytest.mark.capability("H34", "H39")
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "filter", "export", "data list", "data fetch", "data check", "bench")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "summary",
+    "filter",
+    "export",
+    "data list",
+    "data fetch",
+    "data check",
+    "bench",
+)
 HEAVY = ("numpy", "sklearn", "matplotlib", "PIL", "safetensors", "scipy", "torch", "onnx", "onnxruntime", "pooch")
 
 

@@ -15,6 +15,7 @@ from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -22,6 +23,7 @@ import numpy as np
 
 import hostile
 import pellucid as pl
+from golden import make as golden
 from made import idx_bytes
 from pellucid import canonical, filters
 from pellucid.cli.settings import resolve
@@ -282,6 +284,27 @@ def idx_seeds() -> Sequence[bytes]:
     return [*plain, *(gzip.compress(data, mtime=0) for data in plain)]
 
 
+@cache
+def onnx_files() -> Sequence[bytes]:
+    """A small convolutional network as pellucid writes it, as a model with its preprocessing, and as Keras writes one."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        pl.interop.export_onnx(hostile.model(), path, preprocessing=True)
+        return [path.read_bytes(), (golden.FOLDER / "keras-plain-13.onnx").read_bytes()]
+
+
+def parse_onnx(data: bytes, folder: Path) -> object:
+    """The network, and the model if it is one; small, for a padding may say any size."""
+    with ExitStack() as limits:
+        for module in ("shapes", "nn.layer", "nn.network", "interop.onnx.graph"):
+            limits.enter_context(mock.patch(f"pellucid.{module}.LARGEST", 1 << 20))
+        network = pl.interop.import_onnx(data)
+        if b"pellucid" in data:
+            (folder / "m.onnx").write_bytes(data)
+            pl.load(folder / "m.onnx")
+        return network
+
+
 TARGETS = {
     "sealed": Target(parse_sealed, lambda: [good_model(), good_checkpoint()], change_bytes),
     "model": Target(parse_model, lambda: [good_model()], change_bytes),
@@ -295,5 +318,6 @@ TARGETS = {
     "picture": Target(parse_picture, pictures, change_bytes),
     "folder": Target(parse_folder, pictures, change_bytes),
     "config": Target(parse_config, lambda: [good_config()], change_lines),
+    "onnx": Target(parse_onnx, onnx_files, change_bytes),
     "kernel": Target(parse_kernel, lambda: [b"# an edge\n-1 0 1\n-2, 0, 2\n-1 0 1\n"], change_bytes),
 }

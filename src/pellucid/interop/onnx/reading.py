@@ -39,7 +39,7 @@ def import_onnx(source: str | Path | bytes, *, input_shape: Shape | None = None)
     branches that begin at one place and meet at another. The network gives what the graph gives, but maps have their
     channels first where Keras has them last, in the input and in the output. Dropout is gone; a scale or shift that
     does not fit into the layer before is a batch norm. Where onnxruntime is installed the network is held to it, and
-    refused if outputs differ by more than 1e-5 of the largest.
+    refused if outputs differ by more than 1e-5 of the largest; only some operators of opset 6 it does not have.
 
     pellucid.load makes a model, with input spec and class names, of a file that export_onnx wrote of a model.
 
@@ -235,6 +235,8 @@ def _check_maps(made: nn.Sequential, n: int) -> None:
 def _prove(content: bytes, graph: Graph, made: nn.Sequential, taken: View, given: View) -> None:
     """Compare with ONNX Runtime, which gets and gives channels where the graph has them."""
     ready = proof.session(content)
+    if ready is None:  # some operators of opset 6
+        return
     random = np.random.default_rng(0)
     for n in (1, 2) if graph.shape[0] is None else (graph.shape[0],):
         x = (

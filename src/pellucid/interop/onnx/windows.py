@@ -173,9 +173,17 @@ def _max_pool(call: Call) -> View:
     call.attribute("storage_order", 0)
     kernel, stride, dilation, sides, ceil = _pool_window(call, view)
     mode = _fitting(view.shape[1:], kernel, stride, dilation, sides, ceil)
-    if mode is None:
-        raise call.refuse(f"pads = {sides} gives windows that no MaxPool of pellucid has")
     padding = tuple(before for before, _ in sides)
+    if mode is None:
+        # A window that sees padding sees the edge too, so copies of the edge change no maximum.
+        if (
+            len(sides) != 2
+            or set(dilation) != {1}
+            or any(max(pair) >= k for pair, k in zip(sides, kernel, strict=True))
+        ):
+            raise call.refuse(f"pads = {sides} gives windows that no MaxPool of pellucid has")
+        (top, bottom), (left, right) = sides
+        view, mode, padding = call.add(view, nn.ReplicationPad2d((left, right, top, bottom))), ceil, (0, 0)
     return call.add(view, _MAX_POOL[len(kernel)](kernel, stride, padding, dilation, ceil_mode=mode))
 
 
