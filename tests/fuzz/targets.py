@@ -30,6 +30,7 @@ from pellucid.cli.settings import resolve
 from pellucid.data.check import check
 from pellucid.data.images import FORMATS
 from pellucid.interop import sealed
+from pellucid.interop.onnx.operators import OPERATORS
 from pellucid.nn import Network
 from pellucid.nn.spec import from_spec, to_spec
 from pellucid.training.run_directory import RunDirectory
@@ -135,6 +136,49 @@ def change_lines(data: bytes, random: Random) -> bytes:
     value = random.choice(_SETTINGS)
     lines[number] = f"{lines[number].split('=')[0]}= {value}"
     return change_bytes("\n".join(lines).encode(), random) if random.random() < 0.2 else "\n".join(lines).encode()
+
+
+def change_graph(data: bytes, random: Random) -> bytes:
+    """Change operators, their inputs and attributes, and shapes; bytes where it is no graph any more."""
+    import onnx
+
+    try:
+        file = onnx.ModelProto.FromString(data)
+    except Exception:
+        return change_bytes(data, random)
+    graph = file.graph
+    if not graph.node or not graph.initializer:
+        return change_bytes(data, random)
+    numbers = (0, 1, -1, 2, 3, 7, -(1 << 63), (1 << 63) - 1, 1 << 31, 1 << 20)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        node, other, tensor = random.choice(graph.node), random.choice(graph.node), random.choice(graph.initializer)
+        kind = random.randrange(8)
+        if kind == 0:
+            node.op_type = random.choice((other.op_type, *OPERATORS))
+        elif kind == 1 and node.input:
+            names = [*other.input, *other.output, "", tensor.name]
+            node.input[random.randrange(len(node.input))] = random.choice(names)
+        elif kind == 2:
+            node.input.append(random.choice((tensor.name, *other.output)))
+        elif kind == 3 and node.attribute:
+            attribute = random.choice(node.attribute)
+            attribute.i = random.choice(numbers)
+            if attribute.ints:
+                attribute.ints[random.randrange(len(attribute.ints))] = random.choice(numbers)
+        elif kind == 4 and tensor.dims:
+            tensor.dims[random.randrange(len(tensor.dims))] = random.choice(numbers)
+        elif kind == 5 and tensor.data_type == onnx.TensorProto.INT64 and tensor.raw_data:
+            values = np.frombuffer(tensor.raw_data, dtype=np.int64).copy()
+            values[random.randrange(len(values))] = random.choice(numbers)
+            tensor.raw_data = values.tobytes()
+        elif kind == 6:
+            graph.node.remove(node)
+        else:
+            dims = graph.input[0].type.tensor_type.shape.dim
+            dims[random.randrange(len(dims))].dim_value = random.choice(numbers)
+        if not graph.node:
+            break
+    return bytes(file.SerializeToString())
 
 
 # The parsers
@@ -286,11 +330,11 @@ def idx_seeds() -> Sequence[bytes]:
 
 @cache
 def onnx_files() -> Sequence[bytes]:
-    """A small convolutional network as pellucid writes it, as a model with its preprocessing, and as Keras writes one."""
+    """A model as pellucid writes it with its preprocessing, and networks as Keras writes them."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         pl.interop.export_onnx(hostile.model(), path, preprocessing=True)
-        return [path.read_bytes(), (golden.FOLDER / "keras-plain-13.onnx").read_bytes()]
+        return [path.read_bytes(), *(file.read_bytes() for file in sorted(golden.FOLDER.glob("keras-*-13.onnx")))]
 
 
 def parse_onnx(data: bytes, folder: Path) -> object:
@@ -318,6 +362,7 @@ TARGETS = {
     "picture": Target(parse_picture, pictures, change_bytes),
     "folder": Target(parse_folder, pictures, change_bytes),
     "config": Target(parse_config, lambda: [good_config()], change_lines),
-    "onnx": Target(parse_onnx, onnx_files, change_bytes),
+    "onnx": Target(parse_onnx, onnx_files, change_graph),
+    "onnx bytes": Target(parse_onnx, onnx_files, change_bytes),
     "kernel": Target(parse_kernel, lambda: [b"# an edge\n-1 0 1\n-2, 0, 2\n-1 0 1\n"], change_bytes),
 }

@@ -154,7 +154,8 @@ def _input_type(value: Any) -> tuple[list[int | None], int]:
         raise FileError(f"the input {name} is not a tensor of float32 (type {kind.elem_type}); export it in float32")
     if not kind.HasField("shape"):
         raise FileError(f"the input {name} has no shape; export it with one")
-    return [axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim], kind.elem_type
+    # Some exporters write -1 or 0 for a size that is open.
+    return [axis.dim_value if axis.dim_value > 0 else None for axis in kind.shape.dim], kind.elem_type
 
 
 def read_node(node: Any) -> Node:

@@ -267,7 +267,10 @@ def _values(place: Place, base: Place) -> Array | None:
             elif missing:
                 waiting += missing
             else:
-                known[id(now)] = np.asarray(now.function(*(known[id(source)] for source in now.inputs)))
+                try:
+                    known[id(now)] = np.asarray(now.function(*(known[id(source)] for source in now.inputs)))
+                except TypeError:  # arithmetic with true and false
+                    return None
     y = known[id(place)]
     return y if y.shape == _SAMPLES.shape and y.dtype == np.float64 else None
 

@@ -43,6 +43,8 @@ def _function(call: Call, function: Callable[..., Array], least: int, most: int)
     """Apply a function to the numbers of one or more views of the same order, and to constants."""
     if not least <= len(call.inputs) <= most:
         raise call.refuse(f"has {len(call.inputs)} inputs; pellucid reads {least} to {most}")
+    if not all(call.given(number) for number in range(least)):
+        raise call.refuse("lacks an input")
     inputs = [_old_broadcast(call, value) for value in call.inputs]
     views = [call.view(number) for number, value in enumerate(inputs) if isinstance(value, View)]
     numbers = {}

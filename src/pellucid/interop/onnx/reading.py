@@ -160,7 +160,7 @@ def _image(graph: Graph, input_shape: Shape | None) -> Shape:
         shown = "x".join("?" if size is None else str(size) for size in graph.shape)
         raise FileError(f"its input is {shown or 'a number'}; every size but the batch must be known: give input_shape")
     shape = tuple(size for size in sizes if size is not None)
-    if math.prod(shape) > LARGEST or len(shape) > 4 or graph.shape[0] == 0:
+    if math.prod(shape) > LARGEST or len(shape) > 4:
         raise FileError(f"its input {text(shape)} is too large, or has too many axes")
     return shape
 
