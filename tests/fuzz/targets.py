@@ -341,7 +341,8 @@ def parse_onnx(data: bytes, folder: Path) -> object:
     """The network, and the model if it is one; small, for a padding may say any size."""
     with ExitStack() as limits:
         for module in ("shapes", "nn.layer", "nn.network", "interop.onnx.graph"):
-            limits.enter_context(mock.patch(f"pellucid.{module}.LARGEST", 1 << 20))
+            limits.enter_context(mock.patch(f"pellucid.{module}.LARGEST", 1 << 18))
+        limits.enter_context(mock.patch("pellucid.interop.onnx.reading.LARGEST_PROOF", 1 << 16))
         network = pl.interop.import_onnx(data)
         if b"pellucid" in data:
             (folder / "m.onnx").write_bytes(data)

@@ -518,6 +518,14 @@ REFUSED = {
         lambda: model([("AveragePool", "x", {**PAIRS, "auto_pad": "SAME_UPPER"})]),
         "no AvgPool of pellucid has",
     ),
+    "one constant many times": (
+        lambda: model([("Conv", f"x{i or ''} k", {}) for i in range(2000)], shape=(200, 1, 1), k=f4(0, 200, 200, 1, 1)),
+        "makes far more of its constants than the file holds",
+    ),
+    "channels without end": (
+        lambda: model([("Mul", "x c", {})], shape=(1 << 20, 1, 1), c=scalar(2)),
+        "scales or shifts N x 1048576x1x1",
+    ),
     "three numbers": (lambda: model([("Add", "x x x", {})]), "has 3 inputs; pellucid reads 2 to 2"),
     "a pool with much padding": (
         lambda: model([("MaxPool", "x", {"kernel_shape": [2, 2], "pads": [1, 1, 2, 2]})]),

@@ -22,7 +22,7 @@ from pellucid.errors import FileError
 from pellucid.nn import Layer
 from pellucid.shapes import text
 
-LARGEST_ORDER = 1 << 24
+LARGEST_ORDER = 1 << 22
 _DEEPEST = 50
 _STEPS_BACK, _MOST_PARTS = 8, 40
 

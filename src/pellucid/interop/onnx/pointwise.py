@@ -16,6 +16,7 @@ from pellucid.interop.onnx.places import LARGEST_ORDER, Place, View, known_funct
 from pellucid.nn import Layer
 from pellucid.shapes import text
 
+_MOST_CHANNELS = 1 << 16
 _WITH_BIAS = (
     nn.Linear,
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -153,7 +154,7 @@ def _affine(call: Call, view: View, scale: Array, shift: Array, function: Callab
             fill(wide, weight=old["weight"], bias=old.get("bias", 0) + shift)
             return view.at(_instead(place, wide, None))
     dims = len(view.source) - 1
-    if dims not in BATCH_NORM:
+    if dims not in BATCH_NORM or len(scale) > _MOST_CHANNELS:
         raise call.refuse(f"scales or shifts N x {text(view.source)}")
     made = fill(
         BATCH_NORM[dims](len(scale), eps=0.0),
