@@ -121,6 +121,7 @@ TAKEN = {
     "Pad takes away": lambda: model([("Pad", "x p v", {})], p=i8(0, 0, -1, 2, 0, 0, 0, -1), v=scalar(0)),
     "Pad, opset 9": lambda: model([("Pad", "x", {"pads": [0, 0, 1, 0, 0, 0, 0, 2]})], opset=9),
     "Flatten": lambda: model([("Flatten", "x", {}), ("Gemm", "x1 k m", {"alpha": 0.5, "beta": 2.0})], **LINEAR),
+    "Flatten from behind": lambda: model([("Flatten", "x", {"axis": -3}), ("MatMul", "x1 k", {})], k=LINEAR["k"]),
     "Gemm transB": lambda: model([("Flatten", "x", {}), ("Gemm", "x1 k", {"transB": 1})], k=LINEAR["k"].T.copy()),
     "Gemm, one bias": lambda: model([("Flatten", "x", {}), ("Gemm", "x1 k m", {})], k=LINEAR["k"], m=f4(0, 1)),
     "MatMul and Add": lambda: model([("Flatten", "x", {}), ("MatMul", "x1 k", {}), ("Add", "m x2", {})], **LINEAR),
@@ -458,6 +459,18 @@ REFUSED = {
         lambda: model([("Flatten", "x", {}), ("Gemm", "x1 k", {"transA": 1})], k=LINEAR["k"]),
         "transA mixes the images",
     ),
+    "the batch in a LayerNormalization": (
+        lambda: model([("LayerNormalization", "x s", {"axis": 0})], s=f4(0, 2, 5, 6)),
+        "goes over the batch",
+    ),
+    "the batch in a Flatten, from behind": (
+        lambda: model([("Flatten", "x", {"axis": -4})]),
+        "flattens the batch too",
+    ),
+    "numbers beyond float32": (
+        lambda: model([("Mul", "x c", {}), ("Mul", "x1 c", {})], c=scalar(1e30)),
+        "weight is beyond the numbers of float32",
+    ),
     "a transposed output": (
         lambda: model([("Transpose", "x", {"perm": [0, 1, 3, 2]})]),
         "in an order that no layer brings them to",
@@ -523,8 +536,8 @@ REFUSED = {
         "makes far more of its constants than the file holds",
     ),
     "channels without end": (
-        lambda: model([("Mul", "x c", {})], shape=(1 << 20, 1, 1), c=scalar(2)),
-        "scales or shifts N x 1048576x1x1",
+        lambda: model([("Mul", "x c", {})], shape=(1 << 20,), c=scalar(2)),
+        "scales or shifts N x 1048576",
     ),
     "three numbers": (lambda: model([("Add", "x x x", {})]), "has 3 inputs; pellucid reads 2 to 2"),
     "a pool with much padding": (

@@ -224,7 +224,14 @@ def fill(layer: Layer, **arrays: Array) -> Layer:
     Args:
         layer: Made blank.
         **arrays: All of them, by name.
+
+    Raises:
+        FileError: For numbers beyond float32.
     """
     for name, array in arrays.items():
-        setattr(layer, name, array.astype(np.float32))
+        with np.errstate(over="ignore"):
+            value = array.astype(np.float32)
+        if not np.isfinite(value).all():
+            raise FileError(f"{name} is beyond the numbers of float32")
+        setattr(layer, name, value)
     return layer

@@ -109,7 +109,10 @@ def _group_norm(call: Call) -> View:
 def _layer_norm(call: Call) -> View:
     view, eps = call.in_order(call.view()), call.attribute("epsilon", 1e-5)
     call.attribute("stash_type", 1)
-    shape = view.shape[max(call.axis(call.attribute("axis", -1), len(view.shape) + 1) - 1, 0) :]
+    axis = call.axis(call.attribute("axis", -1), len(view.shape) + 1)
+    if axis == 0:
+        raise call.refuse("goes over the batch")
+    shape = view.shape[axis - 1 :]
     arrays = {name: call.weight(n, call.constant(n).ndim) for n, name in ((1, "weight"), (2, "bias")) if call.given(n)}
     if any(array.shape != shape for array in arrays.values()) or "weight" not in arrays:
         raise call.refuse(f"its weights do not have the shape {shape}")

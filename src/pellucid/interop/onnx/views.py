@@ -48,7 +48,8 @@ def _reshape(call: Call) -> View:
 
 def _flatten(call: Call) -> View:
     view = call.view()
-    if call.axis(call.attribute("axis", 1), len(view.shape) + 2) != 1 and view.shape:
+    axis = call.attribute("axis", 1)
+    if axis not in (1, 1 - (len(view.shape) + 1)):
         raise call.refuse("flattens the batch too; pellucid keeps it apart")
     return view.reshaped((math.prod(view.shape),))
 

@@ -177,7 +177,8 @@ def _max_pool(call: Call) -> View:
     if mode is None:
         # A window that sees padding sees the edge too, so copies of the edge change no maximum.
         if (
-            len(sides) != 2
+            ceil
+            or len(sides) != 2
             or set(dilation) != {1}
             or any(max(pair) >= k for pair, k in zip(sides, kernel, strict=True))
         ):
