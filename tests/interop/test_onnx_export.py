@@ -184,8 +184,11 @@ def test_options_that_cannot_be(tmp_path, options, match):
         interop.export_onnx(zoo("lesson4"), tmp_path / "net.onnx", **options)
     with pytest.raises(OptionError, match="the network is not built yet"):
         interop.export_onnx(nn.Sequential(nn.ReLU()), tmp_path / "net.onnx")
+    with pytest.raises(OptionError, match=r"expected a Model or a built network, got ReLU\(\)"):
+        interop.export_onnx(nn.ReLU(), tmp_path / "net.onnx")
 
 
+@pytest.mark.capability("H39")
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_named_with_its_cure(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

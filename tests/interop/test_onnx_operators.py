@@ -421,6 +421,18 @@ REFUSED = {
         lambda: model([("Clip", "x a b", {}), ("Tanh", "x1", {})], a=scalar(0), b=scalar(6)),
         r"operator Clip \(n1\) does not belong to anything that a layer of pellucid",
     ),
+    "a bump that is nearly nothing": (
+        lambda: model(
+            [("Mul", "x x", {}), ("Neg", "x1", {}), ("Exp", "x2", {}), ("Mul", "x3 a", {}), ("Mul", "x4 b", {})],
+            a=scalar(1e-8),
+            b=scalar(1e8),
+        ),
+        r"operator Mul \(n5\) does not belong|operator Exp \(n3\) does not belong",
+    ),
+    "a clip far away": (
+        lambda: model([("Clip", "x a b", {})], a=scalar(0), b=scalar(1e9)),
+        r"operator Clip \(n1\) does not belong",
+    ),
     "a product of maps": (
         lambda: model([("Conv", "x k", {"pads": [1, 1, 1, 1]}), ("Mul", "x x1", {})], k=f4(0, 2, 2, 3, 3)),
         r"operator Mul \(n2\) does not belong",

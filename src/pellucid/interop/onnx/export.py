@@ -85,6 +85,8 @@ def export_onnx(
     opset = integer(opset, "opset")
     if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
         raise OptionError(f"opset must lie between {LOWEST_OPSET} and {HIGHEST_OPSET}, got {opset}")
+    if not isinstance(model, Network) and not isinstance(getattr(model, "network", None), Network):
+        raise OptionError(f"expected a Model or a built network, got {model!r:.80}")
     known = None if isinstance(model, Network) else model
     network = model if isinstance(model, Network) else model.network
     if preprocessing and known is None:

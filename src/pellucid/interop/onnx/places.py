@@ -208,7 +208,7 @@ def _in_order(shape: Shape) -> Array:
 
 # Functions that are known by their values
 
-_SAMPLES = np.concatenate([np.linspace(-30, 30, 1201), *(sign * np.logspace(-6, 6, 61) for sign in (-1, 1))])
+_SAMPLES = np.concatenate([np.linspace(-30, 30, 1201), *(sign * np.logspace(-6, 37, 431) for sign in (-1, 1))])
 
 
 def known_function(place: Place) -> tuple[Layer, Place] | None:
@@ -250,7 +250,8 @@ def _at(y: Array, x: float) -> float:
 
 
 def _same(a: Array, b: Array) -> bool:
-    return bool(np.isfinite(a).all() and (np.abs(a - b) <= 1e-6 * np.abs(b) + 1e-7).all())
+    size = np.abs(b)
+    return bool(np.isfinite(a).all() and (np.abs(a - b) <= 1e-6 * size + 1e-7 * min(1.0, size.max())).all())
 
 
 def _values(place: Place, base: Place) -> Array | None:

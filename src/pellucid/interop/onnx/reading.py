@@ -226,6 +226,8 @@ class _Reader:
     ) -> View | Known | None:
         if not name:
             return None
+        if name not in makers and name not in values:
+            raise FileError(f"{one_line(name, 100)!r} belongs to the preprocessing, but the network takes it too")
         if name not in values:
             raise FileError(f"{makers[name]}: more than its first output is used, which pellucid does not read")
         value = values[name]

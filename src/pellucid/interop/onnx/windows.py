@@ -15,7 +15,7 @@ from pellucid.interop.onnx.call import Call, fill
 from pellucid.interop.onnx.fold import Known
 from pellucid.interop.onnx.places import LARGEST_ORDER, View
 from pellucid.interop.onnx.views import reduced_axes
-from pellucid.shapes import Padding, output_size, output_sizes, resolve_padding, text, window_extent
+from pellucid.shapes import Padding, output_size, output_sizes, resized, resolve_padding, text, window_extent
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -184,7 +184,7 @@ def _max_pool(call: Call) -> View:
         ):
             raise call.refuse(f"pads = {sides} gives windows that no MaxPool of pellucid has")
         (top, bottom), (left, right) = sides
-        view, mode, padding = call.add(view, nn.ReplicationPad2d((left, right, top, bottom))), ceil, (0, 0)
+        view, mode, padding = call.add(view, nn.ReplicationPad2d((left, right, top, bottom))), False, (0, 0)
     return call.add(view, _MAX_POOL[len(kernel)](kernel, stride, padding, dilation, ceil_mode=mode))
 
 
@@ -247,8 +247,8 @@ def _pad(call: Call) -> View:
     if call.opset < 11:
         pads, value = list(call.numbers("pads", 2 * rank, 0)), call.attribute("value", 0.0)
     else:
-        pads = call.integers(1)
-        value = float(call.constant(2).reshape(-1)[0]) if call.given(2) and call.constant(2).size == 1 else 0.0
+        pads, filler = call.integers(1), call.constant(2) if call.given(2) else np.zeros(1)
+        value = float(filler.ravel()[0]) if filler.size == 1 else math.nan
     axes = list(range(rank))
     if call.given(3):
         axes = [call.axis(a, rank) for a in call.integers(3)]
@@ -290,35 +290,29 @@ def _resize(call: Call) -> View:
         raise call.refuse("cubic_coeff_a must be -0.75")
     axes = [call.axis(a, rank) for a in call.attribute("axes", list(range(rank)))]
     size, factors = _new_size(call, before, axes)
-    if mode == "nearest":
-        scales = [None if f is None else 1 / f for f in factors]
-        mine = [terms(n, o, s, "nearest", False)[0][0] for n, o, s in zip(before, size, scales, strict=True)]
-        if not all(
-            np.array_equal(a, _nearest(call, n, o, f, where, rounds))
-            for a, n, o, f in zip(mine, before, size, factors, strict=True)
-        ):
-            raise call.refuse(f"takes other cells ({where}, {rounds}) than pellucid's nearest")
-        options: dict[str, Any] = {}
-    else:
+    options: dict[str, Any] = {}
+    if mode != "nearest":
         short = any(o == 1 < n for n, o in zip(before, size, strict=True))
         if where not in ("half_pixel", "align_corners") and not (where == "pytorch_half_pixel" and not short):
             raise call.refuse(f"coordinate_transformation_mode = {where!r:.40} is not read")
         if (mode, dims) not in _RESIZED:
             raise call.refuse(f"mode = {mode!r:.40} over {dims} axes is not read")
         options = {"mode": _RESIZED[mode, dims], "align_corners": where == "align_corners"}
-    exact = all(f is None or f == o / n for n, o, f in zip(before, size, factors, strict=True))
-    whole = exact and all(o % n == 0 for n, o in zip(before, size, strict=True))
-    if whole:
-        options["scale_factor"] = tuple(o // n for n, o in zip(before, size, strict=True))
-    elif exact:
+    axes_of = list(zip(before, size, factors, strict=True))
+    if any(f is not None and f != o / n for n, o, f in axes_of):
+        options["scale_factor"] = tuple(o / n if f is None else f for n, o, f in axes_of)
+    elif any(o % n for n, o, _ in axes_of):
         options["size"] = size
     else:
-        options["scale_factor"] = tuple(
-            o / n if f is None else f for n, o, f in zip(before, size, factors, strict=True)
-        )
+        options["scale_factor"] = tuple(o // n for n, o, _ in axes_of)
     layer = nn.Upsample(**options)
-    if layer.output_shape(view.shape)[1:] != size:
+    out, scales = resized(before, layer.size, layer.scale_factor)
+    if out != size:
         raise call.refuse(f"the scales {factors} give another size than pellucid's")
+    if mode == "nearest":
+        for (n, o, f), scale in zip(axes_of, scales, strict=True):
+            if not np.array_equal(terms(n, o, scale, "nearest", False)[0][0], _nearest(call, n, o, f, where, rounds)):
+                raise call.refuse(f"takes other cells ({where}, {rounds}) than pellucid's nearest")
     return call.add(view, layer)
 
 
@@ -356,7 +350,7 @@ def _new_size(call: Call, before: Shape, axes: list[int]) -> tuple[Shape, list[f
         not (sizes or factors)
         or factors.get(0, 1.0) != 1
         or factors.get(1, 1.0) != 1
-        or sizes.get(1, 0) not in (0, call.view().shape[0])
+        or sizes.get(1, call.view().shape[0]) != call.view().shape[0]
     ):
         raise call.refuse("resizes the batch or the channels, or nothing")
     spatial = range(2, 2 + len(before))
