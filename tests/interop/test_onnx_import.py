@@ -293,6 +293,11 @@ def other_scale(facts, graph):
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(1), tensor.name))
 
 
+def past_the_preprocessing(facts, graph):
+    (conv,) = (node for node in graph.node if node.name == "0/Conv")
+    conv.input[0] = "images/scale"
+
+
 def fewer_classes(facts, graph):
     facts["classes"].pop()
 
@@ -302,6 +307,7 @@ def fewer_classes(facts, graph):
     [
         (other_mean, {"preprocessing": True}, "its preprocessing is not what its metadata say"),
         (other_scale, {"preprocessing": True}, "its preprocessing is not what its metadata say"),
+        (past_the_preprocessing, {"preprocessing": True}, "'images/scale' belongs to the preprocessing"),
         (fewer_classes, {"preprocessing": True}, "the network gives 3 outputs, but there are 2 classes"),
         (fewer_classes, {}, "the network gives 3 outputs, but there are 2 classes"),
         (lambda f, g: f["input"].update(shape=[2, 9, 7]), {}, "its input is 2x7x9, its metadata say 2x9x7"),
