@@ -16,7 +16,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format peers bench bench-avx2 reliability clean
+.PHONY: help demo test fuzz check format peers bench bench-avx2 reliability interchange clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,11 +63,14 @@ bench-avx2: $(VENV)/.dev  ## the same with everybody held to AVX2
 reliability: $(VENV)/.dev  ## errors, digests, hundreds of killed runs: writes docs/reliability.md
 	$(BIN)/python scripts/reliability
 
+interchange: $(VENV)/.dev $(VENV)/.torch  ## each model to PyTorch and ONNX and back: writes docs/interchange.md
+	$(BIN)/python scripts/interchange.py
+
 clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) .peers build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch too.
+# Stamps: .python an environment, .user the package, .dev the tools too, .torch PyTorch and its exporter too.
 $(VENV)/.python:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "$(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -83,9 +86,9 @@ $(VENV)/.user: pyproject.toml | $(VENV)/.python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.python
-	$(PIP) -e ".[dev,lessons]"
+	$(PIP) -e ".[dev,lessons,onnx]"
 	@touch $(VENV)/.user $@
 
 $(VENV)/.torch: pyproject.toml | $(VENV)/.python
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 onnxscript==0.7.2
 	@touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from available import NO_DATA, NO_TORCH
+from available import NO_DATA, NO_ONNX, NO_TORCH
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -59,3 +59,18 @@ def torch():
     module = pytest.importorskip("torch", reason=NO_TORCH)
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def ort():
+    """A function of an ONNX file's bytes and a batch: what ONNX Runtime gives, as an oracle."""
+    pytest.importorskip("onnx", reason=NO_ONNX)
+    module = pytest.importorskip("onnxruntime", reason=NO_ONNX)
+    module.set_default_logger_severity(4)
+
+    def run(content, x):
+        ready = module.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (given,) = ready.get_inputs()
+        return ready.run(None, {given.name: x})[0]
+
+    return run

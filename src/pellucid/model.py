@@ -335,15 +335,22 @@ class Model:
 def load(path: str | Path, engine: str = "compiled") -> Model:
     """Return the model of a model file or run directory; it predicts exactly what it predicted before saving.
 
+    Of an ONNX file that interop.export_onnx wrote of a model too, without dropout; it predicts the same up to rounding.
+
     Args:
-        path: A model file, or a folder with model.safetensors.
+        path: A model file, a folder with model.safetensors, or something.onnx.
         engine: Which engine predicts. Only the one that predicted before gives the same bits.
 
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
     """
     path = Path(path)
-    content = model_file.read(path / "model.safetensors" if path.is_dir() else path)
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
+        from pellucid.interop.onnx.reading import read_model
+
+        content = read_model(path)
+    else:
+        content = model_file.read(path / "model.safetensors" if path.is_dir() else path)
     spec = InputSpec(**content.input)
     try:
         return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine)

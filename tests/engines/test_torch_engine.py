@@ -77,13 +77,14 @@ def test_random_networks(seed):
     x, results = case.x.astype(np.float64), []
     rates = np.full(-(-len(case.order) // case.batch), case.optimizer.lr)
     for name in ("reference", "torch"):
-        engine = engines.create(name)
+        engine, refused = engines.create(name), ""
         try:
             engine.build(case.network.astype("float64"), case.loss, case.optimizer, case.seed, threads=1)
         except EngineError as error:
-            assert name == "torch"
-            assert re.search("overlapping windows|half of", str(error))
+            refused = str(error)
+        if name == "torch" and re.search("overlapping windows|half of", refused):
             return
+        assert not refused
         results.append((engine.train(x, case.y, case.order, case.batch, 0, rates), engine.hits, engine.predict(x)))
     (losses, hits, outputs), (found, found_hits, found_outputs) = results
     assert_near(found, losses, 1e-8, size=1.0)

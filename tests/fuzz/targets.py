@@ -15,6 +15,7 @@ from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -22,12 +23,14 @@ import numpy as np
 
 import hostile
 import pellucid as pl
+from golden import make as golden
 from made import idx_bytes
 from pellucid import canonical, filters
 from pellucid.cli.settings import resolve
 from pellucid.data.check import check
 from pellucid.data.images import FORMATS
 from pellucid.interop import sealed
+from pellucid.interop.onnx.operators import OPERATORS
 from pellucid.nn import Network
 from pellucid.nn.spec import from_spec, to_spec
 from pellucid.training.run_directory import RunDirectory
@@ -133,6 +136,49 @@ def change_lines(data: bytes, random: Random) -> bytes:
     value = random.choice(_SETTINGS)
     lines[number] = f"{lines[number].split('=')[0]}= {value}"
     return change_bytes("\n".join(lines).encode(), random) if random.random() < 0.2 else "\n".join(lines).encode()
+
+
+def change_graph(data: bytes, random: Random) -> bytes:
+    """Change operators, their inputs and attributes, and shapes; bytes where it is no graph any more."""
+    import onnx
+
+    try:
+        file = onnx.ModelProto.FromString(data)
+    except Exception:
+        return change_bytes(data, random)
+    graph = file.graph
+    if not graph.node or not graph.initializer:
+        return change_bytes(data, random)
+    numbers = (0, 1, -1, 2, 3, 7, -(1 << 63), (1 << 63) - 1, 1 << 31, 1 << 20)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        node, other, tensor = random.choice(graph.node), random.choice(graph.node), random.choice(graph.initializer)
+        kind = random.randrange(8)
+        if kind == 0:
+            node.op_type = random.choice((other.op_type, *OPERATORS))
+        elif kind == 1 and node.input:
+            names = [*other.input, *other.output, "", tensor.name]
+            node.input[random.randrange(len(node.input))] = random.choice(names)
+        elif kind == 2:
+            node.input.append(random.choice((tensor.name, *other.output)))
+        elif kind == 3 and node.attribute:
+            attribute = random.choice(node.attribute)
+            attribute.i = random.choice(numbers)
+            if attribute.ints:
+                attribute.ints[random.randrange(len(attribute.ints))] = random.choice(numbers)
+        elif kind == 4 and tensor.dims:
+            tensor.dims[random.randrange(len(tensor.dims))] = random.choice(numbers)
+        elif kind == 5 and tensor.data_type == onnx.TensorProto.INT64 and tensor.raw_data:
+            values = np.frombuffer(tensor.raw_data, dtype=np.int64).copy()
+            values[random.randrange(len(values))] = random.choice(numbers)
+            tensor.raw_data = values.tobytes()
+        elif kind == 6:
+            graph.node.remove(node)
+        else:
+            dims = graph.input[0].type.tensor_type.shape.dim
+            dims[random.randrange(len(dims))].dim_value = random.choice(numbers)
+        if not graph.node:
+            break
+    return bytes(file.SerializeToString())
 
 
 # The parsers
@@ -282,6 +328,28 @@ def idx_seeds() -> Sequence[bytes]:
     return [*plain, *(gzip.compress(data, mtime=0) for data in plain)]
 
 
+@cache
+def onnx_files() -> Sequence[bytes]:
+    """A model as pellucid writes it with its preprocessing, and networks as Keras writes them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        pl.interop.export_onnx(hostile.model(), path, preprocessing=True)
+        return [path.read_bytes(), *(file.read_bytes() for file in sorted(golden.FOLDER.glob("keras-*-13.onnx")))]
+
+
+def parse_onnx(data: bytes, folder: Path) -> object:
+    """The network, and the model if it is one; small, for a padding may say any size."""
+    with ExitStack() as limits:
+        for module in ("shapes", "nn.layer", "nn.network", "interop.onnx.graph"):
+            limits.enter_context(mock.patch(f"pellucid.{module}.LARGEST", 1 << 18))
+        limits.enter_context(mock.patch("pellucid.interop.onnx.reading.LARGEST_PROOF", 1 << 16))
+        network = pl.interop.import_onnx(data)
+        if b"pellucid" in data:
+            (folder / "m.onnx").write_bytes(data)
+            pl.load(folder / "m.onnx")
+        return network
+
+
 TARGETS = {
     "sealed": Target(parse_sealed, lambda: [good_model(), good_checkpoint()], change_bytes),
     "model": Target(parse_model, lambda: [good_model()], change_bytes),
@@ -295,5 +363,7 @@ TARGETS = {
     "picture": Target(parse_picture, pictures, change_bytes),
     "folder": Target(parse_folder, pictures, change_bytes),
     "config": Target(parse_config, lambda: [good_config()], change_lines),
+    "onnx": Target(parse_onnx, onnx_files, change_graph),
+    "onnx bytes": Target(parse_onnx, onnx_files, change_bytes),
     "kernel": Target(parse_kernel, lambda: [b"# an edge\n-1 0 1\n-2, 0, 2\n-1 0 1\n"], change_bytes),
 }

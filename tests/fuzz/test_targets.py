@@ -33,7 +33,7 @@ def test_changed_inputs(name, number, again):
 
 
 @pytest.mark.parametrize(
-    "name", ["sealed", "model", "spec text", "idx", "npz", "picture", "folder", "config", "kernel"]
+    "name", ["sealed", "model", "spec text", "idx", "npz", "picture", "folder", "config", "kernel", "onnx bytes"]
 )
 @given(data=st.binary(max_size=300))
 def test_any_bytes(name, data):

@@ -123,7 +123,7 @@ def read(path: Path) -> Content:
                 raise FileError("the network is a single layer")
             dtype = "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
             network.build(document.input.shape, dtype=dtype)
-        _check_maps(network, document.input.shape)
+        check_maps(network)
         sealed.check_arrays(arrays, network.state_layout())
         network.load_state_dict(arrays, strict=False)
     except PellucidError as error:
@@ -174,13 +174,24 @@ def _least_size(layer: dict[str, Any]) -> int:
     return abs(math.prod(numbers)) if sizes else 0
 
 
-def _check_maps(network: Network, shape: Shape) -> None:
-    """Refuse a network that would take any memory for a single image, as a padding of thousands of zeros does."""
+def check_maps(network: Network) -> int:
+    """Refuse a network that would take any memory for a single image, as a padding of thousands of zeros does.
+
+    Args:
+        network: Built.
+
+    Returns:
+        How many numbers an image becomes on its way through the network, at most.
+
+    Raises:
+        FileError: Names the layer.
+    """
     total = 0
-    for path, layer, before, after in network.trace(shape):
+    for path, layer, before, after in network.trace(network.input_shape):
         total += math.prod(_widest(layer, before, after)) + math.prod(after)
         if total > _LARGEST_MAPS:
             raise FileError(f"layer {path} ({type(layer).__name__}) is too large: its maps do not fit into memory")
+    return total
 
 
 def _widest(layer: Any, before: Shape, after: Shape) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -45,22 +45,35 @@ class Input(Strict):
         return self
 
 
-class Document(Strict):
-    """What stands beside the tensors; the digest is checked and taken out before."""
+class Facts(Strict):
+    """What a model is beside its network."""
 
-    format: Literal[1]
-    kind: Literal["model"]
-    network: dict[str, Any]
     input: Input
     classes: tuple[str, ...]
     metrics: dict[str, FiniteFloat | None]
     data_digest: str
 
     @model_validator(mode="after")
-    def _classes_differ(self) -> Document:
+    def _classes_differ(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class name stands twice")
         return self
+
+
+class Document(Facts):
+    """What stands beside the tensors of a model file; the digest is checked and taken out before."""
+
+    format: Literal[1]
+    kind: Literal["model"]
+    network: dict[str, Any]
+
+
+class OnnxDocument(Facts):
+    """What stands beside the graph of an ONNX file that was exported of a model."""
+
+    format: Literal[1]
+    kind: Literal["onnx"]
+    preprocessing: bool
 
 
 class Epoch(Strict):

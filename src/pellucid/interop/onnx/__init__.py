@@ -1,0 +1,1 @@
+"""ONNX: networks written as graphs, and graphs read as networks, each held to ONNX Runtime's numbers."""
