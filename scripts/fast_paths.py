@@ -69,10 +69,10 @@ PATHS = [
         ("W2", "W1", "R8", "W2-1000"),
     ),
     FastPath(
-        "Winograd's algorithm for weight gradients of convolutions 3x3",
+        "Winograd's algorithm for weight gradients of convolutions 3x3, with SGD",
         "backward.winograd_gradient_tile",
         never,
-        ("W1", "R8"),
+        ("R8",),
     ),
     FastPath(
         "the weight gradient of a pooled first layer selects lanes, without lists",

@@ -68,7 +68,7 @@ def fast(seed: int = 0) -> nn.Sequential:
 
 
 def test_the_faster_ways_are_among_these():
-    training, prediction = map(str, programs(fast()))
+    training, prediction = map(str, programs(fast(), optim.SGD()))
     assert "data gradient 2 " in training
     assert all(kernel in training for kernel in ("winograd[", "winograd_pool2[", "winograd_gradient[", "scatter["))
     assert all(kernel in prediction for kernel in ("winograd[", "winograd_pool2["))

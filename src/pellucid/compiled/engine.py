@@ -368,18 +368,19 @@ class _Built:
         return np.add.reduceat(loss.weight[targets], steps["start"])
 
 
-def programs(network: Network) -> tuple[Program, Program]:
-    """Return the programs of a training step (with Adam) and of prediction, to look at; compiles nothing.
+def programs(network: Network, optimizer: Optimizer | None = None) -> tuple[Program, Program]:
+    """Return the programs of a training step and of prediction, to look at; compiles nothing.
 
     Args:
         network: Built.
+        optimizer: Of the training; Adam if None.
 
     Raises:
         EngineError: For a network that the engine cannot run.
     """
     translated, labels = graph.translate(network), len(network.output_shape(network.input_shape)) == 1
     loss, threads = nn.CrossEntropyLoss() if labels else nn.MSELoss(), threads_to_use.available()
-    training = Backward(translated, network, loss, optim.Adam(), threads)
+    training = Backward(translated, network, loss, optimizer or optim.Adam(), threads)
     return training.lower(), Forward(translated, network, training=False).lower()
 
 
