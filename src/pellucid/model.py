@@ -262,14 +262,25 @@ class Model:
         >>> len(run.model.predict(ds.images[:3]))
         3
         """
+        return self.predict_prepared(self.prepared(images))
+
+    def prepared(self, images: object) -> Array:
+        """Return images as raw arrays that the input spec has read or checked: (N, C, H, W).
+
+        Args:
+            images: Raw arrays, or a path, a PIL image, or a list of these.
+
+        Raises:
+            DataError: For images that cannot be read or do not fit.
+        """
         sources: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
         if not sources:
             raise DataError("there are no images to predict")
         if all(isinstance(s, (str, Path)) or hasattr(s, "getexif") for s in sources):  # getexif: a PIL image
-            return self.predict_prepared(np.stack([self.input.read(s) for s in sources]))
+            return np.stack([self.input.read(s) for s in sources])
         raw = self.input.check(images)
         self._refuse_scaled(raw)
-        return self.predict_prepared(raw)
+        return raw
 
     def _refuse_scaled(self, raw: Array) -> None:
         """Catch the usual slip: images already divided by 255, which the model divides once more."""
