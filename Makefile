@@ -87,5 +87,5 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 	@touch $(VENV)/.user $@
 
 $(VENV)/.torch: pyproject.toml | $(VENV)/.python
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 captum==0.9.0
 	@touch $@

@@ -77,7 +77,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        for command in ("train", "evaluate", "predict", "summary", "filter", "data", "bench"):  # in the order of --help
+        # In the order of --help.
+        for command in ("train", "evaluate", "predict", "explain", "summary", "filter", "data", "bench"):
             importlib.import_module(f"pellucid.cli.{command}")
         try:
             app(prog_name="pellucid")

@@ -17,7 +17,7 @@ import numpy as np
 from pellucid import engines, nn
 from pellucid._types import Array, Shape
 from pellucid.data.dataset import Dataset, rescaled
-from pellucid.errors import DataError, OptionError, unknown
+from pellucid.errors import DataError, EngineError, OptionError, unknown
 from pellucid.explain.walk import check_model, find, network_of, shapes, trace
 from pellucid.model import Model
 from pellucid.nn import Network, Sequential
@@ -113,14 +113,25 @@ def codes(model: Model, images: object, layer: int | str) -> Array:
 
 
 def _encoder(model: Model, layer: int | str) -> Callable[[Array], Array]:
-    """Return what gives the codes of raw images: for an outermost layer the model's engine, which may be the fast one."""
+    """Return what gives the codes of raw images; for an outermost layer the model's engine computes them."""
     place, _ = find(model.network, layer)
     outermost = [name for name, _ in model.network.children()]
     if isinstance(model.network, Sequential) and place in outermost:
         head = _part(model.network, slice(0, outermost.index(place) + 1), model.network.input_shape)
-        part = Model(head, model.input, engine=model.engine if head.dtype == np.float32 else "reference")
-        return lambda raw: part.outputs(raw).reshape(len(raw), -1)
+        engine = _engine(head, model.engine if head.dtype == np.float32 else "reference")
+        return lambda raw: engine.predict(model.input.canonical(raw)).reshape(len(raw), -1)
     return lambda raw: trace(model.network, model.input.canonical(raw)).outputs[place].reshape(len(raw), -1)
+
+
+def _engine(network: Network, name: str) -> engines.Engine:
+    """Return an engine for a network: the named one, or the reference engine where that cannot run it."""
+    try:
+        engine = engines.create(name)
+        engine.build(network)
+    except EngineError:
+        engine = engines.create("reference")
+        engine.build(network)
+    return engine
 
 
 def decode(model: Model | Network, layer: int | str, points: Array) -> Array:
@@ -146,9 +157,7 @@ def decode(model: Model | Network, layer: int | str, points: Array) -> Array:
         raise OptionError(
             f"points must be (N, {size}), values of the layer ({text(decoder.input_shape)}), got {points.shape}"
         )
-    engine = engines.create("reference")
-    engine.build(decoder)
-    return engine.predict(points.reshape(-1, *decoder.input_shape))
+    return _engine(decoder, "reference").predict(points.reshape(-1, *decoder.input_shape))
 
 
 def interpolate(model: Model, first: object, second: object, layer: int | str, steps: int = 8) -> Array:

@@ -19,7 +19,7 @@ from pellucid.explain.attribution import cam_layer, grad_cam, integrated_gradien
 from pellucid.explain.latent import bottleneck, codes, grid, interpolate, last_hidden, nearest, plane, sample
 from pellucid.explain.maps import dead, kernels
 from pellucid.explain.maximization import maximize
-from pellucid.explain.products import is_activation, pixel, shown
+from pellucid.explain.products import pixel, shown
 from pellucid.explain.receptive import cells_that_see, effective_field, receptive_field
 from pellucid.explain.walk import INPUT, Trace, places, target_cell, trace
 from pellucid.files import make_folder, write_atomic
@@ -227,8 +227,8 @@ class _Work:
         section = Section(
             "What the filters have learned",
             "Middle gray is 0, white the largest and black the smallest weight of the layer. A kernel answers where "
-            "the input is bright under its white cells and dark under its black ones. Those of the first layer can be read "
-            "as edges and spots; deeper ones look at maps, not at pixels, and a picture of them says little.",
+            "the input is bright under its white cells and dark under its black ones. Those of the first layer can "
+            "be read as edges and spots; deeper ones look at maps, not at pixels, and a picture of them says little.",
         )
         for place, weight in weights.items():
             out, into = weight.shape[:2]
@@ -290,8 +290,8 @@ class _Work:
         where = f"cell {one.cell[0]}, {one.cell[1]} of map {one.channel}" if one.cell else f"output {one.channel}"
         says = (
             f"The largest number of layer {self.label(first)} is {where}. A patch of what goes in times a kernel, "
-            f"number by number, makes {one.patch.size} products. Their sum {shown(one.total - one.bias, d)} and the bias "
-            f"{shown(one.bias, d)} make {shown(one.total, d)}; the engine computed {shown(one.value, d)}."
+            f"number by number, makes {one.patch.size} products. Their sum {shown(one.total - one.bias, d)} and the "
+            f"bias {shown(one.bias, d)} make {shown(one.total, d)}; the engine computed {shown(one.value, d)}."
         )
         if one.activated is not None:
             says += f" {one.activated[0]} behind it makes {shown(one.activated[1], d)} of it."
@@ -354,13 +354,12 @@ class _Work:
         section = Section(
             "What excites a filter",
             "Starting from gray noise, an image is changed step by step so that a filter answers more strongly, kept "
-            "in range and smoothed so that the eye can read it. The numbers say how the answer rose. Such an image shows "
-            "one thing that excites the filter, not all, and nothing like it need occur in pictures.",
+            "in range and smoothed so that the eye can read it. The numbers say how the answer rose. Such an image "
+            "shows one thing that excites the filter, not all, and nothing like it need occur in pictures.",
         )
         chosen: dict[str, list[int]] = {}
         for place in _spread(self._convolutions(), 3):
-            place = self._activated(place)
-            y = self.trace.outputs[place][0]
+            y = np.maximum(self.trace.outputs[place][0], 0)
             chosen[place] = np.sort(np.argsort(-y.mean(axis=(1, 2)), kind="stable")[:8]).tolist()
         if self.is_classifier:
             last = next(name for name, _ in reversed(list(self.network.children())))
@@ -392,8 +391,9 @@ class _Work:
         size = self.trace.outputs[narrow][0].size
         section = Section(
             "What comes back",
-            f"The image passes through {size} numbers (layer {self.label(narrow)}), {self.output.size / size:.3g} times "
-            f"fewer than it has.{error} That the image comes back does not mean that the numbers can be read by people.",
+            f"The image passes through {size} numbers (layer {self.label(narrow)}), {self.output.size / size:.3g} "
+            f"times fewer than it has.{error} That the image comes back does not mean that the numbers can be read by "
+            "people.",
         )
         figure = figures.gallery(np.stack([unit, self.output]), _UNIT, ["image", "what comes back"], columns=2)
         section.pictures.append(
@@ -432,8 +432,8 @@ class _Work:
         names = ds.classes if ds.is_classification else ("images",)
         section = Section(
             "A map of all images",
-            f"Each sign is one of {len(new)} images, laid out by what layer {self.label(place)} makes of it; the star is this "
-            "one. Signs that stand apart are told apart easily by what follows.",
+            f"Each sign is one of {len(new)} images, laid out by what layer {self.label(place)} makes of it; the star "
+            "is this one. Signs that stand apart are told apart easily by what follows.",
         )
         flat = plane(everything, fitted)
         says = (
@@ -475,12 +475,6 @@ class _Work:
 
     def _convolutions(self) -> list[str]:
         return [place for place, layer in self.layers.items() if isinstance(layer, nn.Conv2d)]
-
-    def _activated(self, place: str) -> str:
-        """Return the activation right behind a layer, or the layer itself."""
-        y = self.trace.outputs[place]
-        behind = (name for name, layer in self.layers.items() if self.trace.inputs[name] is y and is_activation(layer))
-        return next(behind, place)
 
     def _asked(self) -> Array:
         dy = np.zeros_like(self.trace.outputs[""])

@@ -12,7 +12,6 @@ from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, ShapeError
 from pellucid.explain.walk import canonical, check_model, find, index, places, trace
 from pellucid.model import Model
-from pellucid.nn import Layer
 from pellucid.shapes import PaddingArgument, SizeArgument, resolve_padding, sizes, window_extent
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Softplus, nn.Sigmoid, nn.Tanh)
@@ -85,15 +84,6 @@ class Pixel:
         return "\n".join(lines)
 
 
-def is_activation(layer: Layer) -> bool:
-    """Return whether a layer changes each number by itself, as ReLU does.
-
-    Args:
-        layer: Any.
-    """
-    return isinstance(layer, _ACTIVATIONS)
-
-
 def shown(value: float, decimals: int) -> str:
     """Return a number with so many decimals; a negative count rounds to tens, hundreds and so on.
 
@@ -147,7 +137,7 @@ def pixel(model: Model, image: object, layer: int | str, channel: int | None = N
     else:
         raise OptionError(f"layer {place} is a {type(found).__name__}; only a Conv2d or Linear is a sum of products")
     for behind, after in places(model.network):
-        if is_activation(after) and seen.inputs[behind] is seen.outputs[place]:
+        if isinstance(after, _ACTIVATIONS) and seen.inputs[behind] is seen.outputs[place]:
             return replace(made, activated=(type(after).__name__, float(seen.outputs[behind][0][at])))
     return made
 
