@@ -35,9 +35,9 @@ def autoencoder(digits):
         nn.Sigmoid(),
     )
     images = digits.images[digits.splits.train]
-    return pl.fit(
-        net, (images, (images / 16).astype(np.float32)), epochs=8, progress=False, normalize="unit", engine="reference"
-    ).model
+    targets = (images / 16).astype(np.float32)
+    options = {"batch_size": 16, "normalize": "unit", "engine": "reference", "progress": False}
+    return pl.fit(net, (images, targets), epochs=15, **options).model
 
 
 @pytest.mark.capability("F12", "C12")
@@ -177,7 +177,7 @@ def test_layers_inside_a_block_have_codes_too():
         (lambda m, ds: explain.nearest(m, ds.images[:2], ds), DataError, "image must be one image, got 2"),
         (lambda m, ds: explain.nearest(m, ds.images[0], ds, part="valid"), OptionError, 'unknown part "valid"'),
         (lambda m, ds: explain.nearest(model(network("plain")), picture(), ds), DataError, "the data have images"),
-        (lambda m, ds: explain.last_hidden(nn.Sequential(nn.Flatten(), input_shape=(1, 2, 2))), OptionError, "no hidden"),
+        (lambda m, ds: explain.last_hidden(nn.Sequential(nn.ReLU(), input_shape=(2,))), OptionError, "no hidden"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(autoencoder, digits, call, error, match):
