@@ -10,8 +10,11 @@ import pytest
 
 pytestmark = pytest.mark.capability("H34", "H39")
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "filter", "data list", "data fetch", "data check", "bench")
-HEAVY = ("numpy", "sklearn", "matplotlib", "PIL", "safetensors", "scipy", "torch", "pooch")
+COMMANDS = (
+    *("train", "evaluate", "predict", "explain", "summary", "filter"),
+    *("data list", "data fetch", "data check", "bench"),
+)
+HEAVY = ("numpy", "sklearn", "matplotlib", "PIL", "safetensors", "scipy", "torch", "pooch", "jinja2")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -28,7 +31,7 @@ def test_each_command_explains_itself_with_examples(cli, command):
 def test_the_first_page(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for word in ("train", "evaluate", "predict", "summary", "filter", "data", "bench", "--version"):
+    for word in ("train", "evaluate", "predict", "explain", "summary", "filter", "data", "bench", "--version"):
         assert re.search(rf"\b{word}\b" if word[0] != "-" else word, out)
     assert "pellucid train digits --out runs/first" in out
     assert cli("-h").out == out
@@ -48,6 +51,7 @@ def test_help_names_every_option_of_the_contract(cli, command):
         "--checkpoint-every --strict --config --out --resume",
         "evaluate": "--split --json",
         "predict": "--top --json --save-seen",
+        "explain": "--out --target --data",
         "summary": "--input",
         "bench": "--profile --rounds --peers --instructions --json",
         "data fetch": "--from",
