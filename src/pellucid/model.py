@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from pellucid import functional as F
+from pellucid._repr import table
 from pellucid._types import Array, Shape
 from pellucid.data.dataset import Dataset, outside
 from pellucid.errors import DataError, FileError, OptionError, ShapeError
@@ -198,6 +199,16 @@ class Prediction:
             for label, i, p in zip(self.labels[:5], self.indices[:5], self.probabilities[:5], strict=True)
         )
         return f"Prediction({shown}{', ...' if len(self) > 5 else ''})"
+
+    def _repr_html_(self) -> str:
+        """Return a row for each image, at most 20, for notebooks."""
+        best = self.probabilities.max(axis=1, initial=0.0)
+        rows: list[list[object]] = [
+            [i, label, f"{p:.1%}", unsure or ""]
+            for i, (label, p, unsure) in enumerate(zip(self.labels, best, self.unsure, strict=True))
+        ]
+        note = f"and {len(rows) - 20} more" if len(rows) > 20 else ""
+        return table(f"{len(self)} predictions", ["image", "class", "probability", "not sure"], rows[:20], note)
 
 
 @dataclass(eq=False)

@@ -51,12 +51,16 @@ def test_odd_maps_are_drawn(shape):
 
 @pytest.mark.capability("F7")
 def test_kernels_have_zero_in_middle_gray_and_a_column_for_each_input_channel():
-    weight = randn(0, 5, 3, 2, 2)
+    weight = randn(0, 3, 5, 2, 2)
     figure = figures.kernels(weight)
     whole, most = drawn(figure), np.abs(weight).max()
     assert figure.axes[0].images[0].get_clim() == (-most, most)
     assert figure.axes[0].images[0].get_cmap()(0.5)[:3] == pytest.approx((0.5,) * 3, abs=0.01)
     assert np.array_equal(whole[3:5, 6:8], weight[1, 2])
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("filter", "input channel")
+    turned = figures.kernels(weight.swapaxes(0, 1))
+    assert np.array_equal(drawn(turned), whole, equal_nan=True)
+    assert (turned.axes[0].get_ylabel(), turned.axes[0].get_xlabel()) == ("input channel", "filter")
     assert np.array_equal(drawn(figures.kernels(weight[:, :1]))[:2, 3:5], weight[1, 0])
     assert drawn(figures.kernels(randn(0, 40, 40, 3, 3))).shape == (16 * 4 - 1, 16 * 4 - 1)
     assert figures.kernels(np.zeros((2, 1, 1, 1))).axes[0].images[0].get_clim() == (-1, 1)

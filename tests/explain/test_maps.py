@@ -29,7 +29,7 @@ def test_dead_maps():
     maps[1, 0, 0], maps[2] = 1, 5
     maps[3] = np.nan
     assert explain.dead(maps).tolist() == [True, False, True, False]
-    assert explain.dead(np.zeros((2, 1, 1))).tolist() == [True, True]
+    assert explain.dead(np.array([[[0.0]], [[2.0]]])).tolist() == [True, False], "a single cell speaks unless it is 0"
 
 
 @pytest.mark.capability("F7")

@@ -94,9 +94,9 @@ def _images(images: Array, value_range: tuple[float, float]) -> Array:
     return np.stack([show(image, value_range) for image in images])
 
 
-def _columns(count: int, h: int, w: int) -> int:
+def _columns(h: int, w: int) -> int:
     """Return how many tiles stand in a row."""
-    return min(count, 8 if w <= 2 * h else 4)
+    return 8 if w <= 2 * h else 4
 
 
 def feature_maps(maps: Array) -> Figure:
@@ -110,7 +110,7 @@ def feature_maps(maps: Array) -> Figure:
         flat = maps.ravel().astype(np.float64)
         wide = min(flat.size, 32)
         maps = np.pad(flat, (0, -flat.size % wide), constant_values=np.nan).reshape(1, -1, wide)
-    columns = _columns(len(maps), *maps.shape[1:])
+    columns = 1 if vector else _columns(*maps.shape[1:])
     whole = _mosaic(maps.astype(np.float64), columns)
     limits = _limits(maps)
     figure = _figure(min(whole.shape[0] / whole.shape[1] * WIDTH * 0.9, 14.0) + (0.7 if vector else 0.55))
@@ -121,7 +121,8 @@ def feature_maps(maps: Array) -> Figure:
     rows = np.arange(-(-len(maps) // columns))
     first = rows * (maps.shape[2] if vector else columns)
     if vector:
-        ax.set_yticks(np.arange(maps.shape[1]), [str(i * maps.shape[2]) for i in range(maps.shape[1])])
+        marked = range(0, maps.shape[1], -(-maps.shape[1] // 10))
+        ax.set_yticks(list(marked), [str(i * maps.shape[2]) for i in marked])
     else:
         ax.set_yticks(rows * h + (h - 2) / 2, [str(i) for i in first])
         for i in np.flatnonzero(dead(maps)):
@@ -137,30 +138,32 @@ def kernels(weight: Array, most: int = 16) -> Figure:
     """Return a figure of kernels; 0 is middle gray, white the largest and black the smallest number.
 
     Args:
-        weight: (out, in, kh, kw). With one input channel all filters; with more a row for each filter and a column
-            for each input channel.
+        weight: (out, in, kh, kw). With one input channel all filters; with more, filters and input channels stand
+            along the two axes, the more numerous ones side by side.
         most: How many filters and channels are shown at most, where there are several channels.
     """
     if weight.ndim != 4:
         raise OptionError(f"only kernels with two axes can be drawn, (out, in, kh, kw), got {weight.shape}")
     limits = _limits(weight, signed=True)
     several = weight.shape[1] > 1
-    part = weight[:most, :most] if several else weight
-    columns = part.shape[1] if several else _columns(len(part), 1, 1)
-    tiles = part.reshape(-1, *part.shape[2:]).astype(np.float64)
+    part = (weight[:most, :most] if several else weight).astype(np.float64)
+    turned = several and part.shape[0] > part.shape[1]
+    part = part.swapaxes(0, 1) if turned else part
+    columns = part.shape[1] if several else _columns(*part.shape[2:])
+    tiles = part.reshape(-1, *part.shape[2:])
     whole = _mosaic(tiles, columns)
-    figure = _figure(min(whole.shape[0] / whole.shape[1] * WIDTH * 0.9, 10.0) + 0.6)
+    whole = np.pad(whole, ((0, 0), (0, max(0, 8 - columns) * (tiles.shape[2] + 1))), constant_values=np.nan)
+    figure = _figure(min(whole.shape[0] / whole.shape[1] * WIDTH * 0.9, 10.0) + (0.85 if several else 0.6))
     ax = figure.subplots()
     drawn = ax.imshow(whole, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     _plain(ax)
     h, w = tiles.shape[1] + 1, tiles.shape[2] + 1
-    rows = np.arange(-(-len(tiles) // columns))
-    ax.set_yticks(rows * h + (h - 2) / 2, [str(row * (1 if several else columns)) for row in rows])
-    ax.set_ylabel("filter", fontsize=_SMALL, color=_WORDS)
+    rows = range(-(-len(tiles) // columns))
+    ax.set_yticks([row * h + (h - 2) / 2 for row in rows], [str(row * (1 if several else columns)) for row in rows])
+    ax.set_ylabel("input channel" if turned else "filter", fontsize=_SMALL, color=_WORDS)
     if several:
-        ax.set_xticks(np.arange(columns) * w + (w - 2) / 2, [str(c) for c in range(columns)])
-        ax.xaxis.tick_top()
-        ax.set_xlabel("input channel", fontsize=_SMALL, color=_WORDS)
+        ax.set_xticks([c * w + (w - 2) / 2 for c in range(columns)], [str(c) for c in range(columns)])
+        ax.set_xlabel("filter" if turned else "input channel", fontsize=_SMALL, color=_WORDS)
         ax.xaxis.set_label_position("top")
     ax.tick_params(colors=_WORDS, labelsize=_SMALL, length=0, labeltop=several, labelbottom=False)
     _bar(figure, drawn, ax, limits)

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pellucid import engines, nn
-from pellucid._types import Array, Shape
+from pellucid._types import Array
 from pellucid.data.dataset import Dataset, rescaled
 from pellucid.errors import DataError, EngineError, OptionError, unknown
-from pellucid.explain.walk import check_model, find, network_of, shapes, trace
+from pellucid.explain.walk import check_model, find, network_of, piece, shapes, trace, up_to
 from pellucid.model import Model
 from pellucid.nn import Network, Sequential
-from pellucid.nn.layer import blank
 from pellucid.shapes import integer, text
 
 METHODS = ("pca", "tsne")
@@ -52,12 +51,7 @@ def split(network: Model | Network, layer: int | str) -> tuple[Sequential, Seque
     cut = outermost.index(place) + 1
     if cut == len(outermost):
         raise OptionError("layer must not be the last one: nothing would be left to decode with")
-    return _part(whole, slice(0, cut), whole.input_shape), _part(whole, slice(cut, None), shapes(whole)[place])
-
-
-def _part(whole: Sequential, layers: slice, shape: Shape) -> Sequential:
-    with blank():  # the layers bring their values along
-        return whole[layers].build(shape, dtype=whole.dtype.name)
+    return piece(whole, slice(0, cut), whole.input_shape), piece(whole, slice(cut, None), shapes(whole)[place])
 
 
 def bottleneck(network: Model | Network) -> str:
@@ -115,12 +109,11 @@ def codes(model: Model, images: object, layer: int | str) -> Array:
 def _encoder(model: Model, layer: int | str) -> Callable[[Array], Array]:
     """Return what gives the codes of raw images; for an outermost layer the model's engine computes them."""
     place, _ = find(model.network, layer)
-    outermost = [name for name, _ in model.network.children()]
-    if isinstance(model.network, Sequential) and place in outermost:
-        head = _part(model.network, slice(0, outermost.index(place) + 1), model.network.input_shape)
-        engine = _engine(head, model.engine if head.dtype == np.float32 else "reference")
-        return lambda raw: engine.predict(model.input.canonical(raw)).reshape(len(raw), -1)
-    return lambda raw: trace(model.network, model.input.canonical(raw)).outputs[place].reshape(len(raw), -1)
+    head = up_to(model.network, place)
+    if head is model.network or "." in place:
+        return lambda raw: trace(head, model.input.canonical(raw)).outputs[place].reshape(len(raw), -1)
+    engine = _engine(head, model.engine if head.dtype == np.float32 else "reference")
+    return lambda raw: engine.predict(model.input.canonical(raw)).reshape(len(raw), -1)
 
 
 def _engine(network: Network, name: str) -> engines.Engine:

@@ -35,16 +35,16 @@ def feature_maps(model: Model, image: object) -> dict[str, Array]:
 
 
 def dead(maps: Array) -> Array:
-    """Return which maps of a layer say nothing about this image, since all their values are the same: bool, (C,).
+    """Return which maps of a layer say nothing about this image: the same value everywhere, of one cell 0: bool, (C,).
 
     Args:
         maps: (C, H, W).
 
-    >>> dead(np.array([[[0.0, 0.0]], [[0.0, 1.0]]]))
+    >>> dead(np.array([[[2.0, 2.0]], [[0.0, 1.0]]]))
     array([ True, False])
     """
     flat = maps.reshape(len(maps), -1)
-    return np.asarray((flat == flat[:, :1]).all(axis=1))
+    return np.asarray((flat == (flat[:, :1] if flat.shape[1] > 1 else 0)).all(axis=1))
 
 
 def kernels(model: Model | Network) -> dict[str, Array]:

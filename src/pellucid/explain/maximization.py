@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from pellucid._types import Array
 from pellucid.errors import OptionError
-from pellucid.explain.walk import INPUT, check_model, find, index, shapes, trace
+from pellucid.explain.walk import INPUT, check_model, find, index, shapes, trace, up_to
 from pellucid.model import Model
 from pellucid.random import Stream
 from pellucid.shapes import integer, number
@@ -73,7 +73,7 @@ def maximize(
     """
     network, spec = check_model(model).network, model.input
     place, _ = find(network, layer)
-    shape = shapes(network)[place]
+    head, shape = up_to(network, place), shapes(network)[place]
     chosen = units if isinstance(units, (list, tuple, range, np.ndarray)) else [units]
     numbers = [index(shape[:1], unit, "units")[0] for unit in chosen]
     if not numbers:
@@ -86,7 +86,7 @@ def maximize(
 
     def climb(unit: Array) -> tuple[Array, Array]:
         """Return the excitements of images from 0 to 1, (K,), and their gradients."""
-        seen = trace(network, (unit - mean) / std)
+        seen = trace(head, (unit - mean) / std)
         maps = seen.outputs[place].reshape(len(unit), shape[0], -1)[cells]
         counted = (maps > 0) | (maps.max(axis=1, keepdims=True) <= 0)  # what is negative everywhere has to rise, too
         dy = np.zeros((len(unit), shape[0], maps.shape[1]), dtype=maps.dtype)

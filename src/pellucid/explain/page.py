@@ -235,7 +235,7 @@ class _Work:
             part = out > 16 or into > 16
             says = f"{out} x {into} kernels {text(weight.shape[2:])}."
             if into > 1:
-                says += " A row is a filter, a column an input channel" + ("; the first 16 of each." if part else ".")
+                says += " Filters along one side, input channels along the other" + ("; the first 16." if part else ".")
             alt = f"kernels of layer {self.label(place)}, weights from {weight.min():.3g} to {weight.max():.3g}"
             figure = figures.kernels(weight)
             section.pictures.append(self.picture(f"kernels-{place}", figure, self.label(place), says, alt))

@@ -20,7 +20,7 @@ from pellucid._types import Array, Shape
 from pellucid.errors import DataError, OptionError, unknown
 from pellucid.model import Model
 from pellucid.nn import Layer, Network
-from pellucid.nn.layer import join
+from pellucid.nn.layer import blank, join
 from pellucid.shapes import text
 
 INPUT = "input"
@@ -244,6 +244,31 @@ def find(network: Network, layer: int | str) -> tuple[str, Layer]:
     if layer not in known:
         raise unknown("layer", layer, known)
     return layer, known[layer]
+
+
+def piece(network: nn.Sequential, layers: slice, input_shape: Shape) -> nn.Sequential:
+    """Return some of the outermost layers as a network of their own, with the same weights.
+
+    Args:
+        network: Built.
+        layers: Which.
+        input_shape: What the first of them gets, without the batch axis.
+    """
+    with blank():  # the layers bring their values along
+        return network[layers].build(input_shape, dtype=network.dtype.name)
+
+
+def up_to(network: Network, place: str) -> Network:
+    """Return a network that ends with the outermost layer that a place lies in; the places keep their names.
+
+    Args:
+        network: Built.
+        place: Of a layer.
+    """
+    if type(network).forward is not nn.Sequential.forward or not isinstance(network, nn.Sequential):
+        return network
+    names = [name for name, _ in network.children()]
+    return piece(network, slice(0, names.index(place.split(".")[0]) + 1), network.input_shape)
 
 
 def shapes(network: Network) -> dict[str, Shape]:
