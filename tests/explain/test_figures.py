@@ -159,8 +159,16 @@ def test_each_class_has_its_sign_as_well_as_its_color():
     assert len(signs) == 13
     assert len({c.get_paths()[0].vertices.tobytes() for c in ax.collections[:9]}) == 9
     assert len(to_png(figures.plane(points, labels, names))) > 1000
-    one = figures.plane(points, np.zeros(60, dtype=int), ["$x^{2"])
-    assert len(to_png(one)) > 1000, "a name is no formula"
+
+
+def test_names_are_no_formulas():
+    name = r"$\frac{$"
+    made = [
+        figures.plane(randn(0, 6, 2), np.zeros(6, dtype=int), [name]),
+        figures.gallery(np.zeros((1, 1, 4, 4)), (0, 1), [name]),
+        figures.probabilities(np.array([1.0]), [name]),
+    ]
+    assert all(len(to_png(figure)) > 1000 for figure in made)
 
 
 @pytest.mark.capability("F12", "F8")

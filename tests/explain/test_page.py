@@ -13,6 +13,7 @@ from PIL import Image
 import pellucid as pl
 from explain.networks import NETS, model, network, picture
 from pellucid import explain, models, nn
+from pellucid.data.dataset import Splits
 from pellucid.errors import DataError, OptionError
 from pellucid.explain import page
 
@@ -137,6 +138,16 @@ def test_with_data_come_neighbors_and_maps(tmp_path):
     with pytest.raises(DataError, match="the data have images 1x8x8, the model takes 1x13x11"):
         page.write(model(network("plain")), picture(), tmp_path / "other", ds=ds)
     assert not (tmp_path / "other").exists()
+
+
+def test_with_data_of_two_images_and_a_network_without_weights(tmp_path):
+    ds = pl.data.load("digits")
+    few = ds.with_splits(Splits(np.array([0, 1]), np.array([], dtype=int), np.array([2])))
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), input_shape=ds.shape)
+    read = check(
+        page.write(pl.Model(net, pl.InputSpec.of(ds), ("a",), engine="reference"), ds.images[3], tmp_path, ds=few)
+    )
+    assert read.headings[-1] == "The nearest training images"
 
 
 @pytest.mark.capability("F12", "C12")

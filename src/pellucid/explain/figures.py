@@ -113,9 +113,11 @@ def feature_maps(maps: Array) -> Figure:
     columns = 1 if vector else _columns(*maps.shape[1:])
     whole = _mosaic(maps.astype(np.float64), columns)
     limits = _limits(maps)
-    figure = _figure(min(whole.shape[0] / whole.shape[1] * WIDTH * 0.9, 14.0) + (0.7 if vector else 0.55))
+    high = whole.shape[0] / whole.shape[1] * WIDTH * 0.9 + 0.55
+    figure = _figure(min(0.2 * whole.shape[0] + 0.15 if vector else high, 14.0))
     ax = figure.subplots()
-    drawn = ax.imshow(whole, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    shape: Any = "auto" if vector else "equal"
+    drawn = ax.imshow(whole, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest", aspect=shape)
     _plain(ax)
     h, w = maps.shape[1] + 1, maps.shape[2] + 1
     rows = np.arange(-(-len(maps) // columns))
@@ -129,8 +131,8 @@ def feature_maps(maps: Array) -> Figure:
             y, x = i // columns * h - 0.5, i % columns * w - 0.5
             for ys in ((y, y + h - 1), (y + h - 1, y)):
                 ax.plot((x, x + w - 1), ys, color=ORANGE, lw=0.8)
+        _bar(figure, drawn, ax, limits)
     ax.tick_params(colors=_WORDS, labelsize=_SMALL, length=0)
-    _bar(figure, drawn, ax, limits)
     return figure
 
 
@@ -289,7 +291,16 @@ def gallery(
     _plain(ax)
     for i, label in enumerate(labels or ()):
         x = i % columns * (w + max(1, w // 14)) + (w - 1) / 2
-        ax.text(x, i // columns * (h + gap) - 1, label, ha="center", va="bottom", fontsize=_SMALL, color=_WORDS)
+        ax.text(
+            x,
+            i // columns * (h + gap) - 1,
+            label,
+            ha="center",
+            va="bottom",
+            fontsize=_SMALL,
+            color=_WORDS,
+            parse_math=False,
+        )
     if labels:
         ax.set_ylim(whole.shape[0] - 0.5, -gap)
     return figure
@@ -320,7 +331,7 @@ def pixel(made: Pixel, channels: int = 3) -> Figure:
             of = f", channel {made.first_channel + c}" if len(made.patch) > 1 else ""
             _plain(ax, name + of)
     d = made.decimals
-    words = f"sum {shown(made.total - made.bias, d)} + bias {shown(made.bias, d)} = {shown(made.total, d)}"
+    words = f"sum {shown(made.total - made.bias, d + 2)} + bias {shown(made.bias, d + 2)} = {shown(made.total, d)}"
     figure.supxlabel(words, fontsize=_SIZE, color=_WORDS)
     return figure
 
@@ -404,7 +415,7 @@ def probabilities(values: Array, classes: Sequence[str], ordered: bool = False, 
     ax = figure.subplots()
     places = np.arange(len(chosen))
     ax.barh(places, values[chosen], color=[BLUE if i == best[0] else _WORDS for i in chosen])
-    ax.set_yticks(places, [classes[i] for i in chosen])
+    ax.set_yticks(places, [classes[i] for i in chosen], parse_math=False)
     ax.set_xlim(0, 1.18)
     ax.invert_yaxis()
     for place, p in enumerate(values[chosen].tolist()):
@@ -444,7 +455,9 @@ def plane(points: Array, labels: Array, classes: Sequence[str], own: Array | Non
         ax.scatter(own[0], own[1], s=160, marker="*", color="white", ec="black", lw=1.2, zorder=3, label="this image")
     _ruled(ax)
     ax.set_aspect("equal", "datalim")
-    ax.legend(
+    legend = ax.legend(
         fontsize=_SMALL, labelcolor=_WORDS, frameon=False, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.08)
     )
+    for words in legend.get_texts():
+        words.set_parse_math(False)
     return figure

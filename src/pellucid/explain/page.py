@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pellucid import functional as F
 from pellucid import nn
 from pellucid._types import Array
 from pellucid.data.dataset import Dataset, rescaled
-from pellucid.errors import DataError, one_line
+from pellucid.errors import DataError, OptionError, one_line
 from pellucid.explain import figures
 from pellucid.explain.attribution import cam_layer, grad_cam, integrated_gradients, occlusion, saliency
 from pellucid.explain.latent import bottleneck, codes, grid, interpolate, last_hidden, nearest, plane, sample
@@ -140,6 +139,8 @@ class _Work:
         self.layers = {place: layer for place, layer in places(self.network) if place}
         if not np.isfinite(self.output).all():
             raise DataError("the network gives NaN or infinity for this image; its weights are unusable")
+        reference = replace(model, engine="reference")
+        self.prediction = reference.predict_prepared(raw) if model.classes else None
 
     @property
     def is_classifier(self) -> bool:
@@ -164,20 +165,21 @@ class _Work:
 
     def bars(self) -> list[tuple[str, float]]:
         """The likeliest classes, at most ten, in the order of the classes."""
-        if not self.is_classifier:
+        if self.prediction is None:
             return []
-        p = F.softmax(self.output.astype(np.float64)[None], 1)[0]
+        p = self.prediction.probabilities[0]
         best = np.sort(np.argsort(-p, kind="stable")[:10])
         return [(self.model.classes[i], float(p[i])) for i in best]
 
     def unsure(self) -> str | None:
         """Why the model should not be trusted with this image, or None."""
-        return self.model.predict_prepared(self.raw[None]).unsure[0] if self.is_classifier else None
+        return None if self.prediction is None else self.prediction.unsure[0]
 
-    def picture(self, file: str, figure: Figure, title: str, says: str, alt: str) -> Picture:
+    def add(self, section: Section, file: str, figure: Figure, title: str, says: str, alt: str) -> None:
+        """Write a figure and show it in a section."""
         file = f"{file}.png"
         write_atomic(self.folder / file, to_png(figure))
-        return Picture(file, title, says, alt)
+        section.pictures.append(Picture(file, title, says, alt))
 
     def label(self, place: str) -> str:
         return f"{place} {type(self.layers[place]).__name__}"
@@ -192,7 +194,7 @@ class _Work:
         figure = figures.gallery(self.raw[None], self.model.input.value_range, columns=1)
         figure.set_size_inches(2.4, 2.4 * h / w)
         alt = f"the image as the network gets it, {h} by {w} pixels"
-        section.pictures.append(self.picture("seen", figure, "The input", "", alt))
+        self.add(section, "seen", figure, "The input", "", alt)
         yield section
 
     def maps(self) -> Iterator[Section]:
@@ -217,7 +219,7 @@ class _Work:
                 says += " The number at the left is that of the row's first map."
             figure = figures.feature_maps(shown_maps)
             alt = f"values of layer {self.label(place)}: {shape}, from {y.min():.3g} to {y.max():.3g}.{silent}"
-            section.pictures.append(self.picture(f"maps-{place}", figure, self.label(place), says + silent, alt))
+            self.add(section, f"maps-{place}", figure, self.label(place), says + silent, alt)
         yield section
 
     def learned(self) -> Iterator[Section]:
@@ -238,7 +240,7 @@ class _Work:
                 says += " Filters along one side, input channels along the other" + ("; the first 16." if part else ".")
             alt = f"kernels of layer {self.label(place)}, weights from {weight.min():.3g} to {weight.max():.3g}"
             figure = figures.kernels(weight)
-            section.pictures.append(self.picture(f"kernels-{place}", figure, self.label(place), says, alt))
+            self.add(section, f"kernels-{place}", figure, self.label(place), says, alt)
         yield section
 
     def fields(self) -> Iterator[Section]:
@@ -258,6 +260,8 @@ class _Work:
             y = self.trace.outputs[place][0]
             channel, *cell = (int(i) for i in np.unravel_index(int(y.argmax()), y.shape))
             box = receptive_field(self.network, place, cell)
+            if any(span.start == span.stop for span in box):  # it sees nothing but padding
+                continue
             effective = effective_field(self.model, self.raw, place, cell, channel)
             rows, columns = ((s.start, s.stop - 1) for s in box)
             says = (
@@ -265,18 +269,14 @@ class _Work:
                 f"{columns[0]} to {columns[1]}."
             )
             figure = figures.receptive_field(self.raw, value_range, box, effective)
-            section.pictures.append(
-                self.picture(f"field-{place}", figure, self.label(place), says, f"the image with a frame. {says}")
-            )
+            self.add(section, f"field-{place}", figure, self.label(place), says, f"the image with a frame. {says}")
         seen = {place: cells_that_see(self.network, place, point) for place in spatial}
         last = next((place for place in reversed(spatial) if seen[place].mean() < 0.7), spatial[0])
         cells = seen[last]
         figure = figures.cells_that_see(self.raw, value_range, (point[0], point[1]), cells)
         says = f"{int(cells.sum())} of {cells.size} cells see the pixel in row {point[0]}, column {point[1]}."
         title = f"The other way: {self.label(last)}"
-        section.pictures.append(
-            self.picture("seen-by", figure, title, says, f"a pixel, and the cells of a layer. {says}")
-        )
+        self.add(section, "seen-by", figure, title, says, f"a pixel, and the cells of a layer. {says}")
         yield section
 
     def number(self) -> Iterator[Section]:
@@ -290,8 +290,8 @@ class _Work:
         where = f"cell {one.cell[0]}, {one.cell[1]} of map {one.channel}" if one.cell else f"output {one.channel}"
         says = (
             f"The largest number of layer {self.label(first)} is {where}. A patch of what goes in times a kernel, "
-            f"number by number, makes {one.patch.size} products. Their sum {shown(one.total - one.bias, d)} and the "
-            f"bias {shown(one.bias, d)} make {shown(one.total, d)}; the engine computed {shown(one.value, d)}."
+            f"number by number, makes {one.patch.size} products. Their sum {shown(one.total - one.bias, d + 2)} and "
+            f"the bias {shown(one.bias, d + 2)} make {shown(one.total, d)}; the engine computed {shown(one.value, d)}."
         )
         if one.activated is not None:
             says += f" {one.activated[0]} behind it makes {shown(one.activated[1], d)} of it."
@@ -300,9 +300,7 @@ class _Work:
             some = "The three channels that count most." if len(one.patch) > 3 else ""
             words = f"Products rounded to two decimals; the exact ones are below. {some}"
             alt = f"patch, kernel and products as tables of numbers; they sum to {shown(one.total, d)} with the bias"
-            section.pictures.append(
-                self.picture("number", figures.pixel(one), f"{self.label(first)}, {where}", words, alt)
-            )
+            self.add(section, "number", figures.pixel(one), f"{self.label(first)}, {where}", words, alt)
         yield section
 
     def counts(self) -> Iterator[Section]:
@@ -317,7 +315,7 @@ class _Work:
         def add(file: str, values: Array, signed: bool, title: str, says: str) -> None:
             figure = figures.attribution(self.raw, value_range, values, signed)
             alt = f"{title} beside the image. {says}"
-            section.pictures.append(self.picture(file, figure, title, says, alt))
+            self.add(section, file, figure, title, says, alt)
 
         target = self.cell
         values = saliency(self.model, self.raw, target)
@@ -337,7 +335,7 @@ class _Work:
         add("occlusion", occlusion(self.model, self.raw, target), True, "Occlusion", says)
         try:
             place = cam_layer(self.network)
-        except ValueError:
+        except OptionError:
             section.says += " Grad-CAM needs maps, and this network has none."
         else:
             cam = grad_cam(self.model, self.raw, target, place)
@@ -362,7 +360,7 @@ class _Work:
             y = np.maximum(self.trace.outputs[place][0], 0)
             chosen[place] = np.sort(np.argsort(-y.mean(axis=(1, 2)), kind="stable")[:8]).tolist()
         if self.is_classifier:
-            last = next(name for name, _ in reversed(list(self.network.children())))
+            last = [name for name, _ in self.network.children()][-1]
             chosen[last] = np.sort(np.argsort(-self.output, kind="stable")[:12]).tolist()
         for place, units in chosen.items():
             found = maximize(self.model, place, units)
@@ -377,7 +375,7 @@ class _Work:
             figure = figures.gallery(found.images, self.model.input.value_range, labels)
             rise = f"Mean answer {found.before.mean():.3g} before, {found.after.mean():.3g} after."
             alt = f"images that excite {which} of layer {self.label(place)}: {'; '.join(labels)}"
-            section.pictures.append(self.picture(f"excites-{place}", figure, title, rise, alt))
+            self.add(section, f"excites-{place}", figure, title, rise, alt)
         if section.pictures:
             yield section
 
@@ -396,14 +394,12 @@ class _Work:
             "people.",
         )
         figure = figures.gallery(np.stack([unit, self.output]), _UNIT, ["image", "what comes back"], columns=2)
-        section.pictures.append(
-            self.picture("reconstruction", figure, "Image and reconstruction", "", "the image and its reconstruction")
-        )
+        self.add(section, "reconstruction", figure, "Image and reconstruction", "", "the image and its reconstruction")
         yield section
 
     def neighbors(self) -> Iterator[Section]:
         ds = self._data()
-        place = bottleneck(self.network) if self.is_autoencoder else last_hidden(self.network)
+        place = self._coded()
         found, distances = nearest(self.model, self.raw, ds, place, part=self._fitted())
         section = Section(
             "The nearest training images",
@@ -417,13 +413,15 @@ class _Work:
         figure = figures.gallery(ds.images[found], ds.value_range, labels)
         says = "Label and distance. " if ds.is_classification else "Distances. "
         alt = f"the nearest training images, with label and distance: {'; '.join(labels)}"
-        section.pictures.append(self.picture("nearest", figure, "Nearest first", says, alt))
+        self.add(section, "nearest", figure, "Nearest first", says, alt)
         yield section
 
     def space(self) -> Iterator[Section]:
         ds = self._data()
-        place = bottleneck(self.network) if self.is_autoencoder else last_hidden(self.network)
+        place = self._coded()
         known, new = (ds.indices(part)[:_CODES] for part in (self._fitted(), self._new()))
+        if min(len(known), len(new)) < 3:
+            return
         value_range = self.model.input.value_range
         fitted, drawn = (codes(self.model, rescaled(ds, part, value_range), place) for part in (known, new))
         own = self.trace.outputs[place].reshape(1, -1)
@@ -441,14 +439,14 @@ class _Work:
             "variance. What overlaps here may lie apart in the other directions."
         )
         figure = figures.plane(flat.points[:-1], targets, names, flat.points[-1])
-        section.pictures.append(self.picture("map-pca", figure, "PCA", says, f"scatter plot by class. {says}"))
+        self.add(section, "map-pca", figure, "PCA", says, f"scatter plot by class. {says}")
         tangled = plane(everything, method="tsne")
         says = (
             "Keeps neighbors together. Distances between groups, their sizes and the axes mean nothing, and another "
             "seed gives another map."
         )
         figure = figures.plane(tangled.points[:-1], targets, names, tangled.points[-1])
-        section.pictures.append(self.picture("map-tsne", figure, "t-SNE", says, f"scatter plot by class. {says}"))
+        self.add(section, "map-tsne", figure, "t-SNE", says, f"scatter plot by class. {says}")
         yield section
         if not self.is_autoencoder:
             return
@@ -461,16 +459,14 @@ class _Work:
         far = rescaled(ds, known[-1:], value_range)[0]
         strip = interpolate(self.model, self.raw, far, place)
         says = "Eight points on the straight line between the numbers of this image and of another one."
-        section.pictures.append(
-            self.picture("interpolation", figures.gallery(strip, _UNIT), "From this image to another", says, says)
-        )
+        self.add(section, "interpolation", figures.gallery(strip, _UNIT), "From this image to another", says, says)
         sheet = grid(self.network, place, plane(fitted))
         says = "The plane of the map above, decoded at a grid of points."
         figure = figures.gallery(sheet.reshape(-1, *sheet.shape[2:]), _UNIT, columns=len(sheet))
-        section.pictures.append(self.picture("grid", figure, "A grid of the map", says, says))
+        self.add(section, "grid", figure, "A grid of the map", says, says)
         says = "Points drawn from a Gaussian density fitted to the numbers of training images, decoded."
         drawn_images = sample(self.network, place, fitted)
-        section.pictures.append(self.picture("samples", figures.gallery(drawn_images, _UNIT), "Samples", says, says))
+        self.add(section, "samples", figures.gallery(drawn_images, _UNIT), "Samples", says, says)
         yield section
 
     def _convolutions(self) -> list[str]:
@@ -485,6 +481,15 @@ class _Work:
         if self.ds is None:
             raise DataError("neighbors need data")
         return self.ds
+
+    def _coded(self) -> str:
+        """Return the layer whose values stand for an image: what is narrowest, or what the last layer decides on."""
+        if self.is_autoencoder:
+            return bottleneck(self.network)
+        try:
+            return last_hidden(self.network)
+        except OptionError:
+            return [name for name, _ in self.network.children()][-1]
 
     def _fitted(self) -> str:
         return "train" if len(self._data().indices("train")) else "all"
