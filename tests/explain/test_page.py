@@ -111,9 +111,18 @@ def test_the_numbers_of_the_page(tmp_path):
         [nn.AdaptiveAvgPool2d(1), nn.Flatten()],
         [nn.Conv2d(3, 70, 9, padding=5), nn.ReLU(), nn.Flatten(), nn.LazyLinear(30), nn.Softmax()],
         [nn.Flatten(), nn.LayerNorm(90), nn.Linear(90, 1)],
+        [nn.Conv2d(3, 3, 3, padding=1)],
         [nn.Conv2d(3, 4, 3, groups=1), nn.GroupNorm(2, 4), nn.PReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3)],
     ],
-    ids=["1x1 maps", "1x1 kernels", "no weights", "many filters and classes", "one output", "an output of maps"],
+    ids=[
+        "1x1 maps",
+        "1x1 kernels",
+        "no weights",
+        "many filters and classes",
+        "one output",
+        "an image of the same size",
+        "an output of maps",
+    ],
 )
 def test_odd_networks(tmp_path, layers):
     net = nn.Sequential(*layers, input_shape=(3, 6, 5))
@@ -168,6 +177,12 @@ def test_an_autoencoder(tmp_path):
     assert not any(heading.startswith("Which pixels count") for heading in read.headings)
     without = replace(ds, targets=(ds.images / 16).astype(np.float32), classes=())
     check(page.write(m, ds.images[0], tmp_path / "plain", ds=without))
+
+
+def test_maps_are_of_images_of_all_classes():
+    """Though those of a folder stand in the order of their classes."""
+    assert page._spread(list(range(1000)), 5) == [0, 250, 500, 749, 999]
+    assert page._spread([3, 4], 5) == [3, 4]
 
 
 @pytest.mark.parametrize(

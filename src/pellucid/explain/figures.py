@@ -283,7 +283,7 @@ def gallery(
     columns = min(columns, max(len(images), 1))
     tiles = _images(images, value_range)
     h, w = tiles.shape[1:3]
-    gap = max(1, round(h * 0.3)) if labels else max(1, h // 14)
+    gap = max(1, round(h * 0.075 * columns)) if labels else max(1, h // 14)
     whole = _mosaic(tiles, columns, (gap, max(1, w // 14)))
     figure = _figure(min((whole.shape[0] + gap) / whole.shape[1] * WIDTH, 14.0))
     ax = figure.subplots()

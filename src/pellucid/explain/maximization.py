@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from pellucid._types import Array
 from pellucid.errors import OptionError
@@ -71,6 +70,8 @@ def maximize(
     >>> found.images.shape, bool((found.after > found.before).all())
     ((2, 1, 28, 28), True)
     """
+    from scipy.ndimage import gaussian_filter
+
     network, spec = check_model(model).network, model.input
     place, _ = find(network, layer)
     head, shape = up_to(network, place), shapes(network)[place]

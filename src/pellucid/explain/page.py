@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from pellucid.explain.maps import dead, kernels
 from pellucid.explain.maximization import maximize
 from pellucid.explain.products import pixel, shown
 from pellucid.explain.receptive import cells_that_see, effective_field, receptive_field
-from pellucid.explain.walk import INPUT, Trace, places, target_cell, trace
+from pellucid.explain.walk import INPUT, Trace, check_model, places, target_cell, trace
 from pellucid.files import make_folder, write_atomic
 from pellucid.model import Model
 from pellucid.report.plots import to_png
@@ -34,6 +34,7 @@ _SHOWN = 64  # maps of a layer
 _CODES = 500  # images of a map of codes
 _AS_THEY_ARE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
 _UNIT = (0.0, 1.0)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class _Work:
     """What all sections need: the model, the image, and what flowed through the network."""
 
     def __init__(self, model: Model, image: object, folder: Path, target: object, ds: Dataset | None) -> None:
-        self.model, self.network, self.folder, self.ds = model, model.network, folder, ds
+        self.model, self.network, self.folder, self.ds = check_model(model), model.network, folder, ds
         raw = model.prepared(image)
         if len(raw) != 1:
             raise DataError(f"image must be one image, got {len(raw)}")
@@ -148,7 +149,9 @@ class _Work:
 
     @property
     def is_autoencoder(self) -> bool:
-        return self.output.shape == self.model.input.shape
+        """Whether what comes out is an image again, made from fewer numbers."""
+        narrow = self.trace.outputs[bottleneck(self.network)]
+        return self.output.shape == self.model.input.shape and narrow.size < self.output.size
 
     @property
     def what(self) -> str:
@@ -419,11 +422,11 @@ class _Work:
     def space(self) -> Iterator[Section]:
         ds = self._data()
         place = self._coded()
-        known, new = (ds.indices(part)[:_CODES] for part in (self._fitted(), self._new()))
+        known, new = (_spread(ds.indices(part).tolist(), _CODES) for part in (self._fitted(), self._new()))
         if min(len(known), len(new)) < 3:
             return
         value_range = self.model.input.value_range
-        fitted, drawn = (codes(self.model, rescaled(ds, part, value_range), place) for part in (known, new))
+        fitted, drawn = (codes(self.model, rescaled(ds, np.array(part), value_range), place) for part in (known, new))
         own = self.trace.outputs[place].reshape(1, -1)
         everything = np.concatenate([drawn, own])
         targets = ds.targets[new] if ds.is_classification else np.zeros(len(new), dtype=np.int64)
@@ -456,7 +459,7 @@ class _Work:
             "points between two images, nor that points drawn at random, give anything: what you see where no training "
             "image lies is what happens to come out.",
         )
-        far = rescaled(ds, known[-1:], value_range)[0]
+        far = rescaled(ds, np.array(known[-1:]), value_range)[0]
         strip = interpolate(self.model, self.raw, far, place)
         says = "Eight points on the straight line between the numbers of this image and of another one."
         self.add(section, "interpolation", figures.gallery(strip, _UNIT), "From this image to another", says, says)
@@ -498,8 +501,8 @@ class _Work:
         return next((part for part in ("test", "val") if len(self._data().indices(part))), "all")
 
 
-def _spread(names: list[str], most: int) -> list[str]:
-    """Return at most so many names, the first and the last among them."""
-    if len(names) <= most:
-        return names
-    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
+def _spread(things: list[_T], most: int) -> list[_T]:
+    """Return at most so many, evenly from all, the first and the last among them."""
+    if len(things) <= most:
+        return things
+    return [things[round(i * (len(things) - 1) / (most - 1))] for i in range(most)]

@@ -272,7 +272,7 @@ def up_to(network: Network, place: str) -> Network:
 
 
 def shapes(network: Network) -> dict[str, Shape]:
-    """Return the shape of one image's values at every place, without computing them twice.
+    """Return the shape of one image's values at every place.
 
     Args:
         network: Built.
