@@ -90,5 +90,5 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 	@touch $(VENV)/.user $@
 
 $(VENV)/.torch: pyproject.toml | $(VENV)/.python
-	$(PIP) torch==2.13.0 onnxscript==0.7.2
+	$(PIP) torch==2.13.0 onnxscript==0.7.2 captum==0.9.0
 	@touch $@

@@ -14,7 +14,8 @@ FILES = sorted(SRC.rglob("*.py"))
 # A module may import what stands in a line above its own, and its own package. pellucid/__init__.py and
 # __main__.py may import all.
 ORDER = [
-    {"_repr", "_types", "errors"},
+    {"_types", "errors"},
+    {"_repr"},
     {"canonical", "files", "shapes"},
     {"random"},
     {"data", "functional"},
@@ -32,7 +33,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-MAY_DATA_IMPORT = {"_types", "errors", "shapes", "random", "data"}
+MAY_DATA_IMPORT = {"_repr", "_types", "errors", "shapes", "random", "data"}
 
 
 def relative(path: Path) -> str:

@@ -55,6 +55,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "pellucid/py.typed" in names
     assert "pellucid/errors.py" in names
+    assert {"pellucid/explain/index.html.j2", "pellucid/explain/page.css"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert all(name.startswith(("pellucid/", "pellucid-")) for name in names)
     assert not any("test_" in name or name.endswith(".pyc") for name in names)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from pellucid import functional as F
+from pellucid._repr import table
 from pellucid._types import Array, Shape
 from pellucid.data.dataset import Dataset, outside
 from pellucid.errors import DataError, FileError, OptionError, ShapeError
@@ -199,6 +200,16 @@ class Prediction:
         )
         return f"Prediction({shown}{', ...' if len(self) > 5 else ''})"
 
+    def _repr_html_(self) -> str:
+        """Return a row for each image, at most 20, for notebooks."""
+        best = self.probabilities.max(axis=1, initial=0.0)
+        rows: list[list[object]] = [
+            [i, label, f"{p:.1%}", unsure or ""]
+            for i, (label, p, unsure) in enumerate(zip(self.labels, best, self.unsure, strict=True))
+        ]
+        note = f"and {len(rows) - 20} more" if len(rows) > 20 else ""
+        return table(f"{len(self)} predictions", ["image", "class", "probability", "not sure"], rows[:20], note)
+
 
 @dataclass(eq=False)
 class Model:
@@ -262,14 +273,25 @@ class Model:
         >>> len(run.model.predict(ds.images[:3]))
         3
         """
+        return self.predict_prepared(self.prepared(images))
+
+    def prepared(self, images: object) -> Array:
+        """Return images as raw arrays that the input spec has read or checked: (N, C, H, W).
+
+        Args:
+            images: Raw arrays, or a path, a PIL image, or a list of these.
+
+        Raises:
+            DataError: For images that cannot be read or do not fit.
+        """
         sources: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
         if not sources:
             raise DataError("there are no images to predict")
         if all(isinstance(s, (str, Path)) or hasattr(s, "getexif") for s in sources):  # getexif: a PIL image
-            return self.predict_prepared(np.stack([self.input.read(s) for s in sources]))
+            return np.stack([self.input.read(s) for s in sources])
         raw = self.input.check(images)
         self._refuse_scaled(raw)
-        return self.predict_prepared(raw)
+        return raw
 
     def _refuse_scaled(self, raw: Array) -> None:
         """Catch the usual slip: images already divided by 255, which the model divides once more."""

@@ -19,7 +19,7 @@ from pellucid.shapes import Pair, adaptive_regions, resized, resolve_padding, te
 
 _BATCH = 64  # what fit takes by default
 
-_View: TypeAlias = list[list[Pair]]
+View: TypeAlias = list[list[Pair]]
 """What each cell sees of the input: for each axis of positions, as rows and columns, a list of (start, stop).
 
 Maps have an entry for each row of cells in the first list, and for each column in the second; vectors, and all else
@@ -157,9 +157,7 @@ def summarize(network: Network) -> Summary:
     93322
     """
     steps = network.trace(network.input_shape)
-    views: dict[str, _View] = {}
-    shapes = {path: (before, after) for path, _, before, after in steps}
-    _walk(network, "", _pixels(network.input_shape), shapes, views)
+    views = receptive_fields(network)
     seen: set[int] = set()
     layers = []
     for path, layer, before, after in steps:
@@ -181,6 +179,23 @@ def summarize(network: Network) -> Summary:
     return Summary(network.input_shape, tuple(layers), buffers, _planned(network))
 
 
+def receptive_fields(network: Network) -> dict[str, View]:
+    """Return what the cells of each layer and container see of the input, by path; "" is the network's output.
+
+    Args:
+        network: Built.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2), input_shape=(1, 4, 6))
+    >>> rows, columns = receptive_fields(net)["1"]
+    >>> rows, columns
+    ([(0, 3), (1, 4)], [(0, 3), (1, 5), (3, 6)])
+    """
+    views: dict[str, View] = {}
+    shapes = {path: (before, after) for path, _, before, after in network.trace(network.input_shape)}
+    _walk(network, "", _pixels(network.input_shape), shapes, views)
+    return views
+
+
 def _planned(network: Network) -> tuple[int, int] | None:
     """Return the memory that the compiled engine plans for training and prediction; None if it cannot run them."""
     from pellucid.compiled.engine import planned_bytes
@@ -191,10 +206,8 @@ def _planned(network: Network) -> tuple[int, int] | None:
         return None
 
 
-def _walk(
-    layer: Layer, path: str, view: _View, shapes: dict[str, tuple[Shape, Shape]], views: dict[str, _View]
-) -> _View:
-    """Return what the outputs of a layer see if its inputs see view; note it in views for every leaf below.
+def _walk(layer: Layer, path: str, view: View, shapes: dict[str, tuple[Shape, Shape]], views: dict[str, View]) -> View:
+    """Return what the outputs of a layer see if its inputs see view; note it for the layer and all below.
 
     Args:
         layer: A leaf or a container.
@@ -203,6 +216,12 @@ def _walk(
         shapes: Shapes before and after each leaf, by path.
         views: Where to note, by path.
     """
+    views[path] = _sees(layer, path, view, shapes, views)
+    return views[path]
+
+
+def _sees(layer: Layer, path: str, view: View, shapes: dict[str, tuple[Shape, Shape]], views: dict[str, View]) -> View:
+    """Return what the outputs of a layer see if its inputs see view."""
     if isinstance(layer, nn.Residual):
         ways = [_walk(layer.body, join(path, "body"), view, shapes, views), view]
         if layer.shortcut is not None:
@@ -226,16 +245,15 @@ def _walk(
         for name, child in layer.children():
             view = _walk(child, join(path, name), view, shapes, views)
         return view
-    views[path] = _look(layer, view, *shapes[path])
-    return views[path]
+    return _look(layer, view, *shapes[path])
 
 
-def _merged(ways: list[_View]) -> _View:
+def _merged(ways: list[View]) -> View:
     """Return what is seen by one way or another."""
     return [[_hull(spans) for spans in zip(*axis, strict=True)] for axis in zip(*ways, strict=True)]
 
 
-def _look(layer: Layer, view: _View, before: Shape, after: Shape) -> _View:
+def _look(layer: Layer, view: View, before: Shape, after: Shape) -> View:
     """Return what the outputs of a leaf see if its inputs see view."""
     dims = len(view)
     reads = _reads(layer, before, after) if len(before) == dims + 1 else None
@@ -319,7 +337,7 @@ def _dropped(layer: Layer, before: Shape, after: Shape, dims: int) -> Shape:
     )
 
 
-def _pixels(shape: Shape) -> _View:
+def _pixels(shape: Shape) -> View:
     """Return the view of the input itself: each cell sees itself; a vector counts as one pixel."""
     if len(shape) == 1:
         return [[(0, 1)] * shape[0]] * 2

@@ -11,18 +11,13 @@ import pytest
 pytestmark = pytest.mark.capability("H34", "H39")
 
 COMMANDS = (
-    "train",
-    "evaluate",
-    "predict",
-    "summary",
-    "filter",
-    "export",
-    "data list",
-    "data fetch",
-    "data check",
-    "bench",
+    *("train", "evaluate", "predict", "explain", "summary", "filter", "export"),
+    *("data list", "data fetch", "data check", "bench"),
 )
-HEAVY = ("numpy", "sklearn", "matplotlib", "PIL", "safetensors", "scipy", "torch", "onnx", "onnxruntime", "pooch")
+HEAVY = (
+    *("numpy", "sklearn", "matplotlib", "PIL", "safetensors", "scipy", "torch", "onnx", "onnxruntime", "pooch"),
+    "jinja2",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -39,7 +34,8 @@ def test_each_command_explains_itself_with_examples(cli, command):
 def test_the_first_page(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for word in ("train", "evaluate", "predict", "summary", "filter", "export", "data", "bench", "--version"):
+    words = ("train", "evaluate", "predict", "explain", "summary", "filter", "export", "data", "bench", "--version")
+    for word in words:
         assert re.search(rf"\b{word}\b" if word[0] != "-" else word, out)
     assert "pellucid train digits --out runs/first" in out
     assert cli("-h").out == out
@@ -59,6 +55,7 @@ def test_help_names_every_option_of_the_contract(cli, command):
         "--checkpoint-every --strict --config --out --resume",
         "evaluate": "--split --json",
         "predict": "--top --json --save-seen",
+        "explain": "--out --target --data",
         "summary": "--input",
         "export": "--to --out",
         "bench": "--profile --rounds --peers --instructions --json",

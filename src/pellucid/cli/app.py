@@ -78,7 +78,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         # In the order of --help.
-        for command in ("train", "evaluate", "predict", "summary", "filter", "export", "data", "bench"):
+        for command in ("train", "evaluate", "predict", "explain", "summary", "filter", "export", "data", "bench"):
             importlib.import_module(f"pellucid.cli.{command}")
         try:
             app(prog_name="pellucid")

@@ -89,3 +89,19 @@ def load_model(path: str) -> Model:
     if not Path(path).exists():
         raise FileError(f"there is no model {path}; pellucid train writes one into its run directory")
     return load(path)
+
+
+def recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
+    """Return a data set divided as a run's was, or None where they are not the run's data, or path is no run.
+
+    Args:
+        path: Of the model.
+        model: The model.
+        ds: The data.
+    """
+    from pellucid.training.run_directory import RunDirectory
+
+    folder = Path(path)
+    if folder.is_dir() and (folder / "splits.json").exists() and ds.digest() == model.data_digest:
+        return RunDirectory(folder).recorded_splits(ds)
+    return None

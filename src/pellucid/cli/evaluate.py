@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pellucid.cli.app import app
-from pellucid.cli.common import load_data, load_model, note, say
+from pellucid.cli.common import load_data, load_model, note, recorded_split, say
 
 if TYPE_CHECKING:
-    from pellucid.data import Dataset
     from pellucid.metrics import Evaluation
-    from pellucid.model import Model
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -42,7 +39,7 @@ def evaluate(
     loaded = load_model(model)
     channels, height, width = loaded.input.shape
     ds = load_data(data, divide=False, size=(height, width), channels=channels)
-    recorded = _recorded_split(model, loaded, ds)
+    recorded = recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded
     part = split or ("all" if recorded is None else default_part(ds))
@@ -51,15 +48,6 @@ def evaluate(
         say(json.dumps(result.to_dict(), allow_nan=False))
     else:
         _print(result, part)
-
-
-def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
-    from pellucid.training.run_directory import RunDirectory
-
-    folder = Path(path)
-    if folder.is_dir() and (folder / "splits.json").exists() and ds.digest() == model.data_digest:
-        return RunDirectory(folder).recorded_splits(ds)
-    return None
 
 
 def _print(result: Evaluation, part: str) -> None:

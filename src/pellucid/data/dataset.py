@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from pellucid._repr import strip, table
 from pellucid._types import Array, Shape
 from pellucid.errors import DataError, unknown
 from pellucid.shapes import text
@@ -19,6 +20,7 @@ PARTS = ("train", "val", "test", "all")
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 16.0), (0.0, 255.0), (0.0, 65535.0))
 
 _HUGE = 1e37
+_SHOWN, _ROWS = 12, 50  # images and classes in a notebook
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,24 @@ class Dataset:
         parts = ", ".join(f"{p} {len(self.indices(p))}" for p in PARTS[:3])
         kinds = f"{len(self.classes)} classes" if self.classes else f"targets {text(self.targets.shape[1:])}"
         return f"Dataset({self.name!r}, {len(self)} images {text(self.shape)}, {kinds}, {parts})"
+
+    def _repr_html_(self) -> str:
+        """Return how many images each class has in each part, and an image of each, for notebooks."""
+        low, high = self.value_range
+        title = f"{self.name}: {len(self):,} images {text(self.shape)}, values {low:g} to {high:g}"
+        if not self.is_classification:
+            rows: list[list[object]] = [["all", *(len(self.indices(part)) for part in PARTS[:3])]]
+            shown = list(range(min(len(self), _SHOWN)))
+            alt = "the first images"
+        else:
+            counts = [np.bincount(self.targets[self.indices(part)], minlength=len(self.classes)) for part in PARTS[:3]]
+            rows = [[name, *(int(count[k]) for count in counts)] for k, name in enumerate(self.classes)]
+            shown = [int(np.flatnonzero(self.targets == k)[0]) for k in np.unique(self.targets)[:_SHOWN]]
+            alt = f"an image of each class: {', '.join(self.classes[int(self.targets[i])] for i in shown)}"
+        note = f"and {len(rows) - _ROWS} more classes" if len(rows) > _ROWS else ""
+        made = table(title, ["class", *PARTS[:3]], rows[:_ROWS], note)
+        unit = np.clip((self.images[shown].astype(np.float64) - low) / (high - low), 0, 1)
+        return made + (strip(np.moveaxis(unit, 1, -1) if self.shape[0] == 3 else unit[:, 0], alt) if shown else "")
 
 
 def check_images(images: object) -> Array:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from pellucid._repr import table
 from pellucid._types import Array, Shape
 from pellucid.errors import OptionError, PellucidError, ShapeError
 from pellucid.nn.layer import Gradients, Layer, check_dtype, join
@@ -298,6 +299,19 @@ class Network(Layer):
     def __repr__(self) -> str:
         lines = [f"  ({name}) {child!r}".replace("\n", "\n  ") for name, child in self.children()]
         return f"{type(self).__name__}(" + "".join(f"\n{line}" for line in lines) + ("\n)" if lines else ")")
+
+    def _repr_html_(self) -> str:
+        """Return the layers as a table, for notebooks; with shapes once the network is built."""
+        if not self.built:
+            return table(type(self).__name__, ["layer", "kind"], [[path, repr(leaf)] for path, leaf in self.leaves()])
+        seen: set[int] = set()
+        rows: list[list[object]] = [["", "input", text(self.input_shape), ""]]
+        for path, leaf, _, after in self.trace(self.input_shape):
+            count = 0 if id(leaf) in seen else sum(a.size for a in leaf.named_parameters().values())
+            seen.add(id(leaf))
+            rows.append([path, repr(leaf), text(after), f"{count:,}" if count else ""])
+        title = f"{type(self).__name__}, {self.flat_parameters.size:,} parameters"
+        return table(title, ["layer", "kind", "output", "parameters"], rows)
 
     # Copies
 

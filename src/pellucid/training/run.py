@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pellucid import engines, metrics, optim, schedules
+from pellucid._repr import picture, table
 from pellucid._types import Array
 from pellucid.data.augment import Augmentation, augmentation
 from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside, rescaled
@@ -71,6 +72,24 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.stopped}, {self.history!r}, path={self.path and str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the last epochs, the best one and the learning curves, for notebooks."""
+        from pellucid.report.plots import curves, to_png
+
+        best = self.history.best
+        rows: list[list[object]] = [
+            [row.epoch, *(_short(v) for v in (row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy))]
+            for row in self.history.rows[-10:]
+        ]
+        kept = f"kept: epoch {best.epoch}" if best is not None else ""
+        head = ["epoch", "training loss", "accuracy", "validation loss", "accuracy"]
+        shown = table(f"Run: {self.stopped} after {len(self.history)} epochs", head, rows, kept)
+        return shown + (picture(to_png(curves(self.history)), "learning curves") if rows else "")
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None = None) -> metrics.Evaluation:
