@@ -24,7 +24,7 @@ ORDER = [
     {"compiled"},
     {"engines"},
     {"interop"},
-    {"arithmetic", "model", "summary"},
+    {"arithmetic", "host", "model", "summary"},
     {"report"},
     {"training"},
     {"explain", "testing"},

@@ -288,6 +288,8 @@ def test_suspects_are_those_that_another_class_claims():
     assert found.suspects().tolist() == [2, 3, 4]
     surer = metrics.measure(np.log(np.array([[0.9, 0.1], [0.95, 0.05], [0.85, 0.15]])), true[:3], ["a", "b"], range(3))
     assert surer.suspects().tolist() == [], "less sure than of class a's own"
+    weak = metrics.measure(np.log(np.array([[0.4, 0.3, 0.3], [0.45, 0.35, 0.2]])), true[1:3], list("abc"), range(2))
+    assert weak.suspects().tolist() == [], "a weak model's guess is no claim"
 
 
 @pytest.mark.capability("H18")

@@ -218,15 +218,15 @@ class Evaluation:
     def suspects(self) -> Array:
         """Return which samples look mislabeled, the least likely label first: int64 indices.
 
-        These are the samples that were read as another class at least as surely as that class's own samples are on
-        average (the threshold of Northcutt, Jiang and Chuang: Confident learning, 2021). Right labels can be among
-        them, and the model must not have been trained on them.
+        These are the samples that were read as another class, with at least 50% and at least as surely as that class's
+        own samples are on average (the threshold of Northcutt, Jiang and Chuang: Confident learning, 2021). Right
+        labels can be among them, and the model must not have been trained on them.
         """
         own = self.probabilities[np.arange(self.n), self.true]
         counts = self.confusion.sum(axis=1)
         typical = _share(np.bincount(self.true, weights=own, minlength=len(self.labels)), counts)
         sure = self.probabilities[np.arange(self.n), self.predicted]
-        chosen = np.flatnonzero((self.predicted != self.true) & (sure >= typical[self.predicted]))
+        chosen = np.flatnonzero((self.predicted != self.true) & (sure >= np.maximum(typical[self.predicted], 0.5)))
         return chosen[np.argsort(own[chosen], kind="stable")]
 
     def fit_temperature(self) -> float:

@@ -99,6 +99,11 @@ class Dataset:
             return np.arange(len(self))
         return np.asarray(getattr(self.splits, part))
 
+    @property
+    def is_reconstruction(self) -> bool:
+        """Whether the targets are images like the images themselves."""
+        return not self.is_classification and self.targets.shape == self.images.shape
+
     def digest(self) -> str:
         """Return the SHA-256, in hex, of images, targets and class names: what the data are, wherever they lie."""
         h = hashlib.sha256()
@@ -107,6 +112,18 @@ class Dataset:
             h.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
         h.update("\0".join(self.classes).encode())
         return h.hexdigest()
+
+    def reconstruction(self) -> Dataset:
+        """Return the same images with themselves as targets, scaled to 0 to 1: float32, what an autoencoder learns.
+
+        >>> from_arrays(np.full((2, 1, 1), 4), [0, 1], value_range=(0, 16)).reconstruction().targets.ravel()
+        array([0.25, 0.25], dtype=float32)
+        """
+        low, high = self.value_range
+        targets = self.images.astype(np.float32)
+        targets -= np.float32(low)
+        targets *= np.float32(1 / (high - low))
+        return replace(self, targets=targets, classes=())
 
     def with_splits(self, splits: Splits) -> Dataset:
         """Return the same data divided in another way."""

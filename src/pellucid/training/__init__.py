@@ -2,6 +2,16 @@
 
 from pellucid.training.callbacks import Callback, EarlyStopping
 from pellucid.training.history import History, Row
-from pellucid.training.run import Run, default_part, evaluate, fit
+from pellucid.training.run import Run, default_part, evaluate, fit, reconstruction_errors
 
-__all__ = ["Callback", "EarlyStopping", "History", "Row", "Run", "default_part", "evaluate", "fit"]
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "Row",
+    "Run",
+    "default_part",
+    "evaluate",
+    "fit",
+    "reconstruction_errors",
+]
