@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 30, 44
 _MOST_MARKERS = 40
 
-Pixel = tuple[float, float]
+Pair: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Series:
     Args:
         name: What the legend says.
         style: "a" is solid with circles, "b" dashed with squares.
-        points: (x, y); what is None or not finite is left out.
+        points: (x, y); NaN is left out.
         weights: How much stands behind each point, which the size of its marker shows; all the same if left out.
     """
 
     name: str
     style: str
-    points: Sequence[tuple[float, float | None]]
+    points: Sequence[Pair]
     weights: Sequence[float] = ()
 
 
@@ -46,15 +47,15 @@ class Chart:
     says: str
     labels: tuple[str, str]
     ticks: tuple[list[tuple[float, str]], list[tuple[float, str]]]
-    lines: list[tuple[str, str, list[Pixel], list[tuple[float, float, float]]]]
+    lines: list[tuple[str, str, list[Pair], list[tuple[float, float, float]]]]
     best: tuple[float, float, str] | None
-    even: tuple[Pixel, Pixel] | None
+    even: tuple[Pair, Pair] | None
 
 
 def chart(
     says: str,
     labels: tuple[str, str],
-    ranges: tuple[tuple[float, float], tuple[float, float]],
+    ranges: tuple[Pair, Pair],
     series: Sequence[Series],
     *,
     formats: tuple[str, str] = ("g", "g"),
@@ -75,7 +76,7 @@ def chart(
     """
     (left, right), (low, high) = (_apart(*r) for r in ranges)
 
-    def at(x: float, y: float) -> Pixel:
+    def at(x: float, y: float) -> Pair:
         return (
             round(LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1),
             round(HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1),
@@ -84,9 +85,7 @@ def chart(
     lines = []
     for line in series:
         weights = line.weights or [1.0] * len(line.points)
-        known = [
-            (*at(x, y), w) for (x, y), w in zip(line.points, weights, strict=True) if y is not None and math.isfinite(y)
-        ]
+        known = [(*at(x, y), w) for (x, y), w in zip(line.points, weights, strict=True) if math.isfinite(y)]
         most = max((w for *_, w in known), default=1.0)
         markers = [(x, y, round(4.5 * max(w / most, 0.1) ** 0.5, 1)) for x, y, w in known]
         lines.append(
@@ -105,7 +104,7 @@ def chart(
     )
 
 
-def _apart(low: float, high: float) -> tuple[float, float]:
+def _apart(low: float, high: float) -> Pair:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

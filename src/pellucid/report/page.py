@@ -135,8 +135,13 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         finalize=shown,
     )
-    environment.filters["share"] = lambda value, digits=1: f"{value:.{digits}%}" if math.isfinite(value) else "–"
+    environment.filters["number"] = _number
     return environment.get_template("page.html.j2")
+
+
+def _number(value: float | None, form: str) -> str:
+    """Return a number in words, a dash where there is none."""
+    return format(value, form) if value is not None and math.isfinite(value) else "–"
 
 
 # Pictures
@@ -279,25 +284,27 @@ def _curves(history: History) -> list[Chart]:
     charts, best = [], history.best
     for name in ("loss", "accuracy"):
         columns = [("training", "a", history[f"train_{name}"]), ("validation", "b", history[f"val_{name}"])]
-        series = [
-            Series(part, style, list(zip(history["epoch"], values, strict=True)))
-            for part, style, values in columns
-            if any(v is not None for v in values)
-        ]
-        values = [y for line in series for _, y in line.points if y is not None and math.isfinite(y)]
+        series = []
+        for part, style, values in columns:
+            points = [
+                (x, y) for x, y in zip(history["epoch"], values, strict=True) if y is not None and math.isfinite(y)
+            ]
+            if points:
+                series.append(Series(part, style, points))
+        values = [y for line in series for _, y in line.points]
         if not values:
             continue
-        star, last = None, f"{name} by epoch"
+        star, says = None, f"{name} by epoch"
         for line in series:
-            last += f"; {line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}"
+            says += f"; {line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}"
         if best is not None and (y := getattr(best, f"val_{name}")) is not None:
             star = (best.epoch, y, f"kept: epoch {best.epoch}")
-            last += f"; kept: epoch {best.epoch} with validation {name} {y:.4g}"
+            says += f"; kept: epoch {best.epoch} with validation {name} {y:.4g}"
         percent = name == "accuracy"
         top = (math.floor(10 * min(values)) / 10, 1.0) if percent else (min(0.0, *values), 1.05 * max(values))
         epochs = (history["epoch"][0], history["epoch"][-1])
         formats = ("g", ".0%" if percent else "g")
-        charts.append(chart(last, ("epoch", name), (epochs, top), series, formats=formats, best=star))
+        charts.append(chart(says, ("epoch", name), (epochs, top), series, formats=formats, best=star))
     return charts
 
 

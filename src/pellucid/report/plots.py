@@ -64,7 +64,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     Args:
         evaluation: Of a classifier.
     """
-    counts, names = evaluation.confusion, evaluation.labels
+    counts, names = evaluation.confusion, [_short(name) for name in evaluation.labels]
     k = len(names)
     longest = max(map(len, names))
     side = min(max(4.5, 0.5 * k + 2) + 0.05 * longest, 14)
@@ -75,8 +75,8 @@ def confusion(evaluation: Evaluation) -> Figure:
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(k)
     long = longest > 3
-    ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center")
-    ax.set_yticks(ticks, names)
+    ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center", parse_math=False)
+    ax.set_yticks(ticks, names, parse_math=False)
     ax.set(xlabel="predicted", ylabel="true")
     figure.suptitle(f"accuracy {evaluation.accuracy:.2%} of {evaluation.n} images")
     if k <= 25:
@@ -159,7 +159,7 @@ def _grid(ds: Dataset, indices: Array, captions: list[str], wrong: list[bool], c
         ax.axis("off")
     for ax, i, caption, is_wrong in zip(axes, indices, captions, wrong, strict=False):
         ax.imshow(show(ds.images[i], ds.value_range), cmap="gray", vmin=0, vmax=1)
-        ax.set_title(caption, fontsize=8, color=RED if is_wrong else "black", pad=2)
+        ax.set_title(caption, fontsize=8, color=RED if is_wrong else "black", pad=2, parse_math=False)
     return figure
 
 
