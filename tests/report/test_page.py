@@ -412,6 +412,21 @@ def test_a_report_that_fails_ends_no_training(tmp_path, monkeypatch, capsys, err
     assert f"warning: {warning}" in capsys.readouterr().out
 
 
+def test_a_report_that_cannot_be_written_is_a_warning(tmp_path, capsys):
+    train(pictures(), tmp_path / "run", epochs=1)
+    path = tmp_path / "run" / "report.html"
+    whole = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    run = train(pictures(), tmp_path / "run", epochs=1, resume=True)
+    assert run.stopped == "finished"
+    assert [w[: -len(w.split(": ")[-1])] for w in run.warnings] == [f"there is no report: cannot write {path}: "]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")) == []
+    path.rmdir()
+    assert train(pictures(), tmp_path / "run", epochs=1, resume=True).warnings == ()
+    assert path.read_bytes() == whole
+
+
 # Charts
 
 

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from pellucid._types import Array, Shape
-from pellucid.errors import DataError, unknown
-from pellucid.shapes import text
+from pellucid.errors import DataError, OptionError, unknown
+from pellucid.shapes import integer, text
 
 Part: TypeAlias = Literal["train", "val", "test", "all"]
 PARTS = ("train", "val", "test", "all")
@@ -257,6 +257,30 @@ def from_arrays(
     none = np.empty(0, dtype=np.int64)
     parts = Splits(np.arange(len(x)), none, none)
     return Dataset(x, t, tuple(classes), (low, high), parts, name, range_given=given)
+
+
+def random_images(n: int, shape: Shape, num_classes: int = 10, seed: int = 0) -> Dataset:
+    """Return random images, bytes from 0 to 255 as photos have, and labels: to try a network before there are data.
+
+    Args:
+        n: How many images.
+        shape: (C, H, W) of one image.
+        num_classes: How many classes take turns.
+        seed: Same seed, same images.
+
+    Raises:
+        OptionError: For numbers that cannot be.
+
+    >>> ds = random_images(8, (3, 28, 28))
+    >>> ds.images.shape, ds.images.dtype, ds.targets.tolist()
+    ((8, 3, 28, 28), dtype('uint8'), [0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    if len(shape) != 3:
+        raise OptionError(f"shape must be (C, H, W), got {shape!r}")
+    sizes = [integer(k, "n and shape") for k in (n, *shape)]
+    k = integer(num_classes, "num_classes")
+    images = np.random.default_rng(seed).integers(0, 256, sizes, dtype=np.uint8)
+    return from_arrays(images, np.arange(n) % k, classes=[str(i) for i in range(k)], name="random")
 
 
 def _count_classes(labels: Array) -> int:
