@@ -352,7 +352,7 @@ def test_many_classes_are_a_picture(tmp_path):
     train(pictures(240, classes=names), tmp_path / "run", network(30), epochs=1)
     found = read(tmp_path / "run")
     (matrix,) = [image for image in found.images() if image["alt"] == "confusion matrix of 30 classes"]
-    assert pixels(matrix).size == (60, 60)
+    assert pixels(matrix).size == (30, 30)
 
 
 @pytest.mark.capability("C12", "F12")

@@ -177,6 +177,15 @@ def test_an_engine_that_cannot_run_it_says_so_at_once_or_agrees_with_the_definit
     assert np.allclose(outputs[0], outputs[-1], atol=1e-3)
 
 
+def test_logits_are_no_reconstruction(tmp_path):
+    ds = pictures().reconstruction()
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(42), nn.Unflatten(1, ds.shape))
+    options = {"loss": nn.BCEWithLogitsLoss(), "epochs": 1, "engine": "reference", "progress": False}
+    run = pl.fit(net, ds, out=tmp_path / "run", **options)
+    assert set(run.model.metrics) == {"val_loss"}
+    assert "Reconstructions" not in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_what_has_no_reconstruction():
     ds = pictures()
     net = nn.Sequential(nn.Flatten(), nn.LazyLinear(42), nn.Sigmoid()).build(ds.shape)

@@ -94,11 +94,11 @@ def render(run: Run, found: Mapping[str, Evaluation], errors: Mapping[str, Array
         run=run,
         ds=ds,
         model=model,
-        kind=str(settings.get("model") or "a network"),
+        kind=Path(str(settings.get("model") or "a network")).stem,
         parts=PARTS,
         part=part,
         judged=judged,
-        run_found=found,
+        found=found,
         classes=_class_rows(ds),
         charts=_curves(run.history),
         overfit=_overfit(run.history),
@@ -125,7 +125,7 @@ def _template() -> jinja2.Template:
 
     def shown(value: object) -> object:
         """Names are whatever the data's owner liked: the template escapes them, here go control characters."""
-        return value if isinstance(value, (Markup, jinja2.Undefined)) else one_line(value, 120)
+        return value if isinstance(value, (Markup, jinja2.Undefined)) else one_line(value)
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -147,13 +147,13 @@ def _number(value: float | None, form: str) -> str:
 # Pictures
 
 
-def _png(pixels: Array) -> str:
+def _png(pixels: Array, largest: int = _LARGEST) -> str:
     """Return pixels from 0 to 1, (H, W) or (H, W, 3), as the data address of a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()
     image = Image.fromarray((np.nan_to_num(pixels) * 255).round().astype(np.uint8))
-    image.thumbnail((_LARGEST, _LARGEST))
+    image.thumbnail((largest, largest))
     image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -331,7 +331,7 @@ def _confusion(found: Evaluation) -> dict[str, Any]:
     many = len(counts) > _MANY
     return {
         "rows": [] if many else list(zip(found.labels, counts.tolist(), tint.tolist(), strict=True)),
-        "picture": _png(np.kron(1 - np.maximum(share, 0.5 * (wrong > 0)), np.ones((2, 2)))) if many else None,
+        "picture": _png(1 - np.maximum(share, 0.5 * (wrong > 0)), largest=1000) if many else None,
         "commonest": [(found.labels[i], found.labels[j], int(wrong[i, j])) for i, j in pairs],
     }
 

@@ -306,7 +306,7 @@ def fit(
     run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
     if folder is not None:
         with _saving(folder):
-            found, errors = _write_results(run, folder)
+            found, errors = _write_results(run, folder, ds.is_reconstruction and not loss.takes_logits)
         _write_report(folder, run, found, errors, config, report)
     if trainer.signal == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)
@@ -488,7 +488,9 @@ def _keep_validation(model: Model, history: History) -> None:
         model.metrics.update({name: value for name, value in kept.items() if value is not None})
 
 
-def _write_results(run: Run, folder: RunDirectory) -> tuple[dict[str, metrics.Evaluation], dict[str, Array]]:
+def _write_results(
+    run: Run, folder: RunDirectory, reconstructs: bool
+) -> tuple[dict[str, metrics.Evaluation], dict[str, Array]]:
     """Write model, metrics and pictures of the ended run; return evaluations or reconstruction errors of its parts."""
     document: dict[str, Any] = {
         "stopped": run.stopped,
@@ -504,7 +506,7 @@ def _write_results(run: Run, folder: RunDirectory) -> tuple[dict[str, metrics.Ev
         found[part] = run.evaluate(part=part)
         document[part] = found[part].to_dict()
         kept[f"{part}_accuracy"] = found[part].accuracy
-    for part in parts if run.dataset.is_reconstruction else []:
+    for part in parts if reconstructs else []:
         errors[part] = reconstruction_errors(run.model, run.dataset, part)
         kept[f"{part}_mse"] = float(errors[part].mean())
         document[part] = {"mse": metrics.finite(kept[f"{part}_mse"]), "n": len(errors[part])}
