@@ -16,7 +16,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check format peers bench bench-avx2 reliability interchange clean
+.PHONY: help demo test fuzz check format peers bench bench-avx2 reliability interchange comparisons clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ reliability: $(VENV)/.dev  ## errors, digests, hundreds of killed runs: writes d
 
 interchange: $(VENV)/.dev $(VENV)/.torch  ## each model to PyTorch and ONNX and back: writes docs/interchange.md
 	$(BIN)/python scripts/interchange.py
+
+comparisons: $(VENV)/.dev  ## plain and convolutional networks side by side on MNIST: writes docs/comparisons.md
+	$(BIN)/python scripts/comparisons.py
 
 clean:  ## remove the environment, caches, builds and the demo's run
 	rm -rf $(VENV) .peers build dist runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,6 +29,7 @@ RUN_FILES = {
     "curves.png",
     "confusion.png",
     "samples.png",
+    "report.html",
 }
 """What a run directory of a classifier holds."""
 

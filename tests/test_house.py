@@ -25,7 +25,7 @@ ORDER = [
     {"compiled"},
     {"engines"},
     {"interop"},
-    {"arithmetic", "model", "summary"},
+    {"arithmetic", "host", "model", "summary"},
     {"report"},
     {"training"},
     {"explain", "testing"},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "matplotlib", "sklearn", "numba", "PIL", "scipy", "rich", "pydantic")
+HEAVY = ("torch", "matplotlib", "sklearn", "numba", "PIL", "scipy", "rich", "pydantic", "jinja2")
 
 # One worker for this file, so that the environment is made once.
 pytestmark = pytest.mark.xdist_group("package")
@@ -55,7 +55,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "pellucid/py.typed" in names
     assert "pellucid/errors.py" in names
-    assert {"pellucid/explain/index.html.j2", "pellucid/explain/page.css"} <= set(names)
+    for page in ("explain/index.html.j2", "explain/page.css", "report/page.html.j2", "report/page.css"):
+        assert f"pellucid/{page}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert all(name.startswith(("pellucid/", "pellucid-")) for name in names)
     assert not any("test_" in name or name.endswith(".pyc") for name in names)

@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 import pellucid as pl
-from pellucid.benchmark.measure import processor
 from pellucid.compiled.tiles import cpu
+from pellucid.host import processor
 
 TEXT = """\
 # How far to trust the numbers

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from pellucid.model import InputSpec, Model, Prediction, load
     from pellucid.summary import summarize
-    from pellucid.training import Callback, EarlyStopping, Run, evaluate, fit
+    from pellucid.training import Callback, EarlyStopping, Run, compare, evaluate, fit
 
 __version__ = "0.1.0"
 
@@ -71,6 +71,7 @@ _HOMES = {
     "Model": "pellucid.model",
     "Prediction": "pellucid.model",
     "Run": "pellucid.training",
+    "compare": "pellucid.training",
     "evaluate": "pellucid.training",
     "fit": "pellucid.training",
     "load": "pellucid.model",
@@ -93,6 +94,7 @@ __all__ = [
     "ShapeError",
     "TrainingError",
     "arithmetic",
+    "compare",
     "data",
     "engines",
     "evaluate",

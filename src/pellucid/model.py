@@ -219,7 +219,8 @@ class Model:
         network: Built.
         input: How an image becomes the network's input.
         classes: Names, in the order of the outputs; empty for regression and autoencoders.
-        metrics: Numbers worth keeping, as the accuracy on the test part.
+        metrics: Numbers worth keeping, as the accuracy on the test part, and the temperature that fits the validation
+            part (metrics.fit_temperature); probabilities are given without it.
         data_digest: SHA-256 of the data that it was trained on.
         engine: What predicts: "compiled", "reference" or "torch".
     """

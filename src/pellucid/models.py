@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from pellucid._types import Shape
 from pellucid.errors import OptionError, ShapeError, unknown
@@ -10,6 +12,7 @@ from pellucid.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
     Conv2d,
+    ConvTranspose2d,
     Dropout,
     Flatten,
     Layer,
@@ -19,8 +22,11 @@ from pellucid.nn import (
     ReLU,
     Residual,
     Sequential,
+    Sigmoid,
+    Unflatten,
+    Upsample,
 )
-from pellucid.shapes import text
+from pellucid.shapes import text, transposed_sizes
 
 
 def block_cnn(
@@ -217,6 +223,81 @@ def resnet8(in_channels: int = 3, num_classes: int = 10) -> Sequential:
     )
 
 
+def autoencoder(
+    input_shape: Shape, filters: Sequence[int] = (16, 32), bottleneck: int | None = 16, *, upsample: bool = False
+) -> Sequential:
+    """Return a convolutional autoencoder: Sequential(encoder, decoder), the decoder the encoder's mirror image.
+
+    Each convolution 3x3 halves height and width (rounded up), and its mirror brings back the very size that it got:
+    output_padding is what the halving rounded away. Sigmoid keeps the output between 0 and 1, the range of the targets
+    that Dataset.reconstruction makes. Nothing follows the bottleneck, so that a code may be any numbers.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        filters: Filters of each convolution.
+        bottleneck: How many numbers a code has, made by a dense layer; if None, a code is the last convolution's maps,
+            (filters[-1], H', W').
+        upsample: Whether the decoder repeats cells and convolves, instead of transposed convolutions.
+
+    Raises:
+        OptionError: Without filters, or for an input_shape that is none.
+
+    >>> net = autoencoder((1, 28, 28), (16, 32, 32, 4), bottleneck=None).build((1, 28, 28))
+    >>> net[0].output_shape((1, 28, 28)), net.output_shape((1, 28, 28))
+    ((4, 2, 2), (1, 28, 28))
+    """
+    if len(input_shape) != 3 or not filters:
+        raise OptionError(f"an autoencoder needs (C, H, W) and at least one convolution, got {input_shape}, {filters}")
+    encoder: list[Layer] = []
+    decoder: list[Layer] = [Sigmoid()]
+    shape: Shape = input_shape
+    for count in filters:
+        conv = Conv2d(shape[0], count, 3, stride=2, padding=1)
+        after: Shape = conv.output_shape(shape)
+        back: list[Layer]
+        if upsample:
+            back = [Upsample(size=shape[1:]), Conv2d(count, shape[0], 3, padding=1)]
+        else:
+            least = transposed_sizes(after[1:], conv.kernel_size, conv.stride, (1, 1), (0, 0), (1, 1))
+            rest = tuple(n - m for n, m in zip(shape[1:], least, strict=True))
+            back = [ConvTranspose2d(count, shape[0], 3, stride=2, padding=1, output_padding=rest)]
+        encoder += [conv, ReLU()]
+        decoder = [*back, *([ReLU()] if len(decoder) > 1 else []), *decoder]
+        shape = after
+    if bottleneck is None:
+        encoder.pop()
+    else:
+        size = math.prod(shape)
+        encoder += [Flatten(), Linear(size, bottleneck)]
+        decoder = [Linear(bottleneck, size), ReLU(), Unflatten(1, shape), *decoder]
+    return Sequential(Sequential(*encoder), Sequential(*decoder))
+
+
+def dense_autoencoder(input_shape: Shape, units: Sequence[int] = (128, 64), bottleneck: int = 16) -> Sequential:
+    """Return an autoencoder of dense layers with ReLU between them: Sequential(encoder, decoder); see autoencoder.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        units: Outputs of the encoder's hidden layers; the decoder has them in reverse.
+        bottleneck: How many numbers a code has.
+
+    >>> dense_autoencoder((1, 28, 28)).build((1, 28, 28)).flat_parameters.size
+    220320
+    """
+    sizes = [math.prod(input_shape), *units, bottleneck]
+
+    def dense(sizes: Sequence[int]) -> list[Layer]:
+        layers: list[Layer] = []
+        for before, after in pairwise(sizes):
+            layers += [Linear(before, after), ReLU()]
+        return layers[:-1]
+
+    return Sequential(
+        Sequential(Flatten(), *dense(sizes)),
+        Sequential(*dense(sizes[::-1]), Unflatten(1, input_shape), Sigmoid()),
+    )
+
+
 def _small(in_channels: int, num_classes: int) -> Sequential:
     return block_cnn(in_channels, [32, 64], [64, num_classes], padding=1)
 
@@ -232,15 +313,20 @@ _BY_NAME: dict[str, Callable[[int, int], Sequential]] = {
     "resnet8": resnet8,
 }
 NAMES = tuple(_BY_NAME)
+_AUTOENCODERS: dict[str, Callable[[Shape], Sequential]] = {
+    "autoencoder": autoencoder,
+    "dense_autoencoder": dense_autoencoder,
+}
+AUTOENCODERS = tuple(_AUTOENCODERS)
 
 
 def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Sequential:
     """Return a named model, built.
 
     Args:
-        name: One of NAMES.
+        name: One of NAMES or AUTOENCODERS.
         input_shape: (C, H, W) of the images.
-        num_classes: Number of outputs.
+        num_classes: Number of outputs; an autoencoder gives images, whatever it is.
         seed: Same seed, same parameters.
 
     Raises:
@@ -250,10 +336,12 @@ def create(name: str, input_shape: Shape, num_classes: int, seed: int = 0) -> Se
     >>> create("lesson2", (1, 28, 28), 10).flat_parameters.size
     93322
     """
-    if name not in _BY_NAME:
-        raise unknown("model", name, NAMES)
+    if name not in (*NAMES, *AUTOENCODERS):
+        raise unknown("model", name, (*NAMES, *AUTOENCODERS))
     if len(input_shape) != 3:
         raise OptionError(f"input_shape must be (C, H, W), got {input_shape!r}")
+    if name in _AUTOENCODERS:
+        return _AUTOENCODERS[name](input_shape).build(input_shape, seed)
     try:
         return _BY_NAME[name](input_shape[0], num_classes).build(input_shape, seed)
     except ShapeError as error:

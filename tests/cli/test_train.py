@@ -62,6 +62,7 @@ def test_what_is_printed(cli, tmp_path):
     model = pl.load(tmp_path / "run")
     assert lines[9] == f"weights   {pl.interop.model_file.weights_digest(model.network)}"
     assert lines[10] == f"written   {tmp_path / 'run'}"
+    assert lines[11] == f"report    {tmp_path / 'run' / 'report.html'}"
     assert max(map(len, lines[:4])) <= 80
 
 

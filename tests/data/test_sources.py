@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import pellucid as pl
 from made import idx_files, picture
 from pellucid.data import cifar
 from pellucid.data.dataset import from_arrays
@@ -138,3 +139,29 @@ def test_a_real_folder_of_jpegs(real_data, tmp_path):
     ds = load(tmp_path, size=(32, 32), notes=notes.append)
     assert (sizes(ds), ds.shape, notes) == ((4000, 1001, 1000), (3, 32, 32), [])
     assert ds.classes[0] == "airplane"
+
+
+@pytest.mark.capability("E6")
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 28, 28), (2, 5, 7)])
+def test_random_images_to_try_a_network(shape):
+    ds = pl.data.random_images(8, shape, 3, seed=1)
+    assert (ds.images.shape, ds.images.dtype, ds.value_range) == ((8, *shape), np.uint8, (0.0, 255.0))
+    assert ds.images.min() < 40 < 215 < ds.images.max()
+    assert ds.targets.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert np.array_equal(ds.images, pl.data.random_images(8, shape, 3, seed=1).images)
+    assert not np.array_equal(ds.images, pl.data.random_images(8, shape, 3).images)
+    net = pl.nn.Sequential(pl.nn.Conv2d(shape[0], 2, 3), pl.nn.Flatten(), pl.nn.LazyLinear(3), input_shape=shape)
+    assert net(pl.InputSpec.of(ds).canonical(ds.images)).shape == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((8, (28, 28)), r"shape must be \(C, H, W\), got \(28, 28\)"),
+        ((0, (1, 2, 2)), "n and shape must be at least 1, got 0"),
+        ((8, (1, 2, 2), 0), "num_classes must be at least 1, got 0"),
+    ],
+)
+def test_random_images_that_cannot_be(arguments, match):
+    with pytest.raises(OptionError, match=match):
+        pl.data.random_images(*arguments)

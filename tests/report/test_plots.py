@@ -111,11 +111,47 @@ def test_show_brings_images_between_0_and_1():
     assert plots.show(np.zeros((3, 4, 5)), (0.0, 1.0)).shape == (4, 5, 3)
 
 
-def test_names_that_the_font_lacks_do_not_warn():
+@pytest.mark.parametrize("labels", [("大", "小", "ж"), ("$\\frac{$", "a" * 20_000, "\n\n")])
+def test_names_that_cannot_be_drawn_do_not_warn(labels):
+    e = replace(evaluation(), labels=labels)
+    ds = from_arrays(np.zeros((12, 5, 7)), e.true, classes=labels)
+    for figure in (plots.confusion(e), plots.samples(ds, np.arange(3), labels), plots.mistakes(ds, "all", e)):
+        with Image.open(io.BytesIO(plots.to_png(figure))) as image:
+            assert 100 < min(image.size) < max(image.size) < 2000
+
+
+@pytest.mark.capability("E9")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_images_with_their_labels_in_two_rows_of_three(channels):
+    """The data set is indexed, so that an index means the same whatever was shown before."""
+    images = np.random.default_rng(0).integers(0, 256, (30, channels, 5, 7)).astype(np.uint8)
+    ds = from_arrays(images, np.arange(30) % 3, classes=["cat", "dog", "owl"])
+    chosen = [23, 24, 0, 29, 7, 7]
+    axes = plots.samples(ds, np.array(chosen), columns=3).axes
+    assert [ax.get_title().strip() for ax in axes] == ["owl", "cat", "cat", "owl", "dog", "dog"]
+    for ax, i in zip(axes, chosen, strict=True):
+        expected = images[i, 0] if channels == 1 else np.moveaxis(images[i], 0, -1)
+        assert np.allclose(ax.images[0].get_array(), expected / 255)
+    places = [ax.get_subplotspec() for ax in axes]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    plain = from_arrays(images, np.arange(30) % 3)
+    assert plots.samples(plain, np.array([23])).axes[0].get_title() == "2\n"
+
+
+@pytest.mark.capability("H18")
+def test_mistakes_come_worst_first_with_their_ids():
     e = evaluation()
-    png = plots.to_png(plots.confusion(replace(e, labels=("大", "小", "ж"))))
-    with Image.open(io.BytesIO(png)) as image:
-        assert min(image.size) > 300
+    p = e.probabilities.copy()
+    p[0] = [0.3, 0.6, 0.1]
+    p[4] = [0.8, 0.15, 0.05]
+    e = replace(metrics.measure(np.log(p), e.true, e.labels, [f"{i}.png" for i in range(12)]), labels=("a", "b", "c"))
+    ds = from_arrays(np.arange(12 * 35).reshape(12, 5, 7).astype(np.float64), e.true)
+    axes = plots.mistakes(ds, "all", e).axes
+    assert [ax.get_title() for ax in axes] == ["b\nread as a 80%\nid 4.png", "a\nread as b 60%\nid 0.png"]
+    assert (
+        np.argmin([np.abs(axes[0].images[0].get_array() - plots.show(x, ds.value_range)).sum() for x in ds.images]) == 4
+    )
+    assert [ax.get_title() for ax in plots.mistakes(ds, "all", e, np.array([1])).axes] == ["b\nread as b 58%\nid 1.png"]
 
 
 def test_pictures_are_the_same_bytes_each_time():

@@ -238,7 +238,16 @@ def test_the_run_directory(stripes, net, tmp_path):
         "val_loss": run.history.best.val_loss,
         "val_accuracy": metrics["val"]["accuracy"],
         "test_accuracy": metrics["test"]["accuracy"],
+        "temperature": run.evaluate(part="val").fit_temperature(),
     }
+    assert metrics["calibration"]["temperature"] == model.metrics["temperature"]
+    for part in ("val", "test"):
+        found = run.evaluate(part=part)
+        expected = {
+            "ece": found.calibration().ece,
+            "ece_at_temperature": found.calibration(model.metrics["temperature"]).ece,
+        }
+        assert metrics["calibration"][part] == expected
     assert model.data_digest == stripes.digest()
     assert np.array_equal(model.predict(stripes.images).logits, run.model.predict(stripes.images).logits)
 

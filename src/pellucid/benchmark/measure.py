@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pellucid.benchmark.contestants import OWN, TITLES, Contestant, Dropped, fin
 from pellucid.benchmark.startup import startup
 from pellucid.benchmark.workloads import WORKLOADS, write_job
 from pellucid.compiled.threads import available
+from pellucid.host import machine
 
 FORMAT = 1
 _PAUSE = 0.02  # seconds between two turns, in which threads that wait actively fall asleep
@@ -230,23 +229,3 @@ def _memory(path: Path, pythons: dict[str, str], threads: int, settings: Setting
         finally:
             contestant.close()
     return found
-
-
-def machine() -> dict[str, Any]:
-    """Return what the numbers are measured on."""
-    return {
-        "cpu": processor(),
-        "cores": available(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
-def processor() -> str:
-    """Return the CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine() or os.name

@@ -30,19 +30,31 @@ def evaluate(
 ) -> None:
     """Evaluate a model: loss, accuracy, recall and precision of each class, confusion matrix.
 
+    Of an autoencoder: the mean squared error of its reconstructions, of images scaled to 0 to 1.
+
     For a run directory and the run's own data, the recorded split counts (the test part, if not said otherwise);
     other data are used whole.
     """
-    from pellucid.training import default_part
+    from pellucid.metrics import finite
+    from pellucid.training import default_part, reconstruction_errors
     from pellucid.training import evaluate as measure
 
     loaded = load_model(model)
     channels, height, width = loaded.input.shape
     ds = load_data(data, divide=False, size=(height, width), channels=channels)
+    if not loaded.classes:
+        ds = ds.reconstruction()
     recorded = recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded
     part = split or ("all" if recorded is None else default_part(ds))
+    if not loaded.classes:
+        errors = reconstruction_errors(loaded, ds, part)
+        if json_:
+            say(json.dumps({"mse": finite(errors.mean()), "n": len(errors)}))
+        else:
+            say(f"mean squared error {errors.mean():.5f}, {len(errors)} images ({_whose(part)})")
+        return
     result = measure(loaded, ds, part)
     if json_:
         say(json.dumps(result.to_dict(), allow_nan=False))
@@ -50,9 +62,12 @@ def evaluate(
         _print(result, part)
 
 
+def _whose(part: str) -> str:
+    return "all" if part == "all" else f"{part} part"
+
+
 def _print(result: Evaluation, part: str) -> None:
-    whose = "all" if part == "all" else f"{part} part"
-    say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images ({whose})")
+    say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images ({_whose(part)})")
     width = max(5, *map(len, result.labels))
     say(f"{'class':<{width}}  recall  precision  images")
     for label, images in zip(result.labels, result.confusion.sum(axis=1).tolist(), strict=True):

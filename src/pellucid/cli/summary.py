@@ -13,7 +13,7 @@ from pellucid.cli.common import load_model, say
 
 EPILOG = """[bold]Models[/bold]
 
-block_cnn, lesson1, lesson2, lesson3, lesson4, lenet5, mlp, resnet8
+block_cnn, lesson1, lesson2, lesson3, lesson4, lenet5, mlp, resnet8, autoencoder, dense_autoencoder
 
 [bold]Examples[/bold]
 
@@ -46,7 +46,9 @@ def summary(
     from pellucid.errors import OptionError
     from pellucid.summary import summarize
 
-    if model not in models.NAMES and (Path(model).exists() or "/" in model or model.endswith(".safetensors")):
+    if model not in (*models.NAMES, *models.AUTOENCODERS) and (
+        Path(model).exists() or "/" in model or model.endswith(".safetensors")
+    ):
         if input_ is not None:
             raise OptionError("--input is for names of models; a trained model knows its own input")
         network = load_model(model).network

@@ -69,14 +69,17 @@ def train(
 ) -> None:
     """Train a network on images, evaluate it, and write a run directory.
 
-    The directory holds the model file, the settings, the splits, the history, the measures and pictures.
+    The directory holds the model file, the settings, the splits, the history, the measures, pictures, and
+    report.html, a page that shows all of it. The models autoencoder and dense_autoencoder learn to give back the
+    images themselves.
     """
     from pellucid import fit
     from pellucid.cli.resume import Kept
     from pellucid.cli.settings import resolve
     from pellucid.data.augment import augmentation
     from pellucid.engines import create
-    from pellucid.errors import DataError
+    from pellucid.errors import DataError, OptionError
+    from pellucid.models import AUTOENCODERS
 
     given: dict[str, Any] = {
         "data": data,
@@ -125,6 +128,10 @@ def train(
         note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
     say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
+    if settings.model in AUTOENCODERS:
+        if settings.augment != "none":
+            raise OptionError("an autoencoder learns to give back its images as they are; leave --augment out")
+        ds = ds.reconstruction()
     told = _resolved(settings, ds, optimizer_)
     if kept:
         kept.check_same(told)
@@ -228,5 +235,10 @@ def _report(run: Run) -> None:
         if name in run.model.metrics:
             part = name.removesuffix("_accuracy")
             say(f"{words + ' accuracy':<20}{run.model.metrics[name]:.4f} of {len(run.dataset.indices(part))} images")
+    if "test_mse" in run.model.metrics:
+        error = run.model.metrics["test_mse"]
+        say(f"{'test error':<20}{error:.5f} (mean squared) of {len(run.dataset.splits.test)} images")
     say(f"weights   {run.digest}")
     say(f"written   {run.path}")
+    if run.path is not None and (run.path / "report.html").exists():
+        say(f"report    {run.path / 'report.html'}")

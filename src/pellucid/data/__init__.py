@@ -2,7 +2,7 @@
 
 from pellucid.data.augment import Augmentation
 from pellucid.data.check import CheckReport, check
-from pellucid.data.dataset import Dataset, Skipped, Splits, from_arrays
+from pellucid.data.dataset import Dataset, Skipped, Splits, from_arrays, random_images
 from pellucid.data.fetching import fetch
 from pellucid.data.folder import load_folder
 from pellucid.data.idx import load_idx_folder, read_idx
@@ -28,6 +28,7 @@ __all__ = [
     "load_idx_folder",
     "load_npz",
     "open_image",
+    "random_images",
     "read_idx",
     "split",
     "to_array",

@@ -12,8 +12,8 @@ import numpy as np
 
 from pellucid._repr import strip, table
 from pellucid._types import Array, Shape
-from pellucid.errors import DataError, unknown
-from pellucid.shapes import text
+from pellucid.errors import DataError, OptionError, unknown
+from pellucid.shapes import integer, text
 
 Part: TypeAlias = Literal["train", "val", "test", "all"]
 PARTS = ("train", "val", "test", "all")
@@ -101,6 +101,11 @@ class Dataset:
             return np.arange(len(self))
         return np.asarray(getattr(self.splits, part))
 
+    @property
+    def is_reconstruction(self) -> bool:
+        """Whether the targets are images like the images themselves."""
+        return not self.is_classification and self.targets.shape == self.images.shape
+
     def digest(self) -> str:
         """Return the SHA-256, in hex, of images, targets and class names: what the data are, wherever they lie."""
         h = hashlib.sha256()
@@ -109,6 +114,18 @@ class Dataset:
             h.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
         h.update("\0".join(self.classes).encode())
         return h.hexdigest()
+
+    def reconstruction(self) -> Dataset:
+        """Return the same images with themselves as targets, scaled to 0 to 1: float32, what an autoencoder learns.
+
+        >>> from_arrays(np.full((2, 1, 1), 4), [0, 1], value_range=(0, 16)).reconstruction().targets.ravel()
+        array([0.25, 0.25], dtype=float32)
+        """
+        low, high = self.value_range
+        targets = self.images.astype(np.float32)
+        targets -= np.float32(low)
+        targets *= np.float32(1 / (high - low))
+        return replace(self, targets=targets, classes=())
 
     def with_splits(self, splits: Splits) -> Dataset:
         """Return the same data divided in another way."""
@@ -260,6 +277,30 @@ def from_arrays(
     none = np.empty(0, dtype=np.int64)
     parts = Splits(np.arange(len(x)), none, none)
     return Dataset(x, t, tuple(classes), (low, high), parts, name, range_given=given)
+
+
+def random_images(n: int, shape: Shape, num_classes: int = 10, seed: int = 0) -> Dataset:
+    """Return random images, bytes from 0 to 255 as photos have, and labels: to try a network before there are data.
+
+    Args:
+        n: How many images.
+        shape: (C, H, W) of one image.
+        num_classes: How many classes take turns.
+        seed: Same seed, same images.
+
+    Raises:
+        OptionError: For numbers that cannot be.
+
+    >>> ds = random_images(8, (3, 28, 28))
+    >>> ds.images.shape, ds.images.dtype, ds.targets.tolist()
+    ((8, 3, 28, 28), dtype('uint8'), [0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    if len(shape) != 3:
+        raise OptionError(f"shape must be (C, H, W), got {shape!r}")
+    sizes = [integer(k, "n and shape") for k in (n, *shape)]
+    k = integer(num_classes, "num_classes")
+    images = np.random.default_rng(seed).integers(0, 256, sizes, dtype=np.uint8)
+    return from_arrays(images, np.arange(n) % k, classes=[str(i) for i in range(k)], name="random")
 
 
 def _count_classes(labels: Array) -> int:

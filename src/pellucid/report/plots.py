@@ -64,7 +64,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     Args:
         evaluation: Of a classifier.
     """
-    counts, names = evaluation.confusion, evaluation.labels
+    counts, names = evaluation.confusion, [_short(name) for name in evaluation.labels]
     k = len(names)
     longest = max(map(len, names))
     side = min(max(4.5, 0.5 * k + 2) + 0.05 * longest, 14)
@@ -75,8 +75,8 @@ def confusion(evaluation: Evaluation) -> Figure:
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ticks = np.arange(k)
     long = longest > 3
-    ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center")
-    ax.set_yticks(ticks, names)
+    ax.set_xticks(ticks, names, rotation=45 if long else 0, ha="right" if long else "center", parse_math=False)
+    ax.set_yticks(ticks, names, parse_math=False)
     ax.set(xlabel="predicted", ylabel="true")
     figure.suptitle(f"accuracy {evaluation.accuracy:.2%} of {evaluation.n} images")
     if k <= 25:
@@ -99,29 +99,67 @@ def show(image: Array, value_range: tuple[float, float]) -> Array:
     return np.moveaxis(unit, 0, -1) if len(unit) == 3 else unit[0]
 
 
-def samples(ds: Dataset, indices: Array, predicted: tuple[str, ...] | None = None) -> Figure:
+def samples(ds: Dataset, indices: Array, predicted: tuple[str, ...] | None = None, columns: int = 8) -> Figure:
     """Return a figure of images with their labels; wrong predictions stand below in another color.
 
     Args:
         ds: The data set.
         indices: Which images, at most 24 are shown.
         predicted: Predicted class names of these images.
+        columns: How many images stand in a row.
+
+    >>> import pellucid as pl
+    >>> len(samples(pl.data.load("digits"), np.array([23, 24, 1, 2, 3, 4]), columns=3).axes)
+    6
     """
-    chosen = np.asarray(indices)[:24]
-    columns = min(8, max(len(chosen), 1))
-    lines = -(-max(len(chosen), 1) // columns)
-    figure = _figure(1.25 * columns, 1.6 * lines)
-    for position, ax in enumerate(np.ravel(figure.subplots(lines, columns, squeeze=False))):
-        ax.axis("off")
-        if position >= len(chosen):
-            continue
-        i = chosen[position]
-        ax.imshow(show(ds.images[i], ds.value_range), cmap="gray", vmin=0, vmax=1)
+    chosen, captions, wrong = np.asarray(indices)[:24], [], []
+    for position, i in enumerate(chosen):
         label = ds.classes[int(ds.targets[i])] if ds.is_classification else str(ds.ids[i])
-        wrong = predicted is not None and predicted[position] != label
-        below = _short(f"read as {predicted[position]}") if wrong and predicted else ""
-        says = f"{_short(label)}\n{below}"
-        ax.set_title(says, fontsize=8, color=RED if wrong else "black", pad=2)
+        read_as = None if predicted is None or predicted[position] == label else predicted[position]
+        captions.append(f"{_short(label)}\n{'' if read_as is None else _short(f'read as {read_as}')}")
+        wrong.append(read_as is not None)
+    return _grid(ds, chosen, captions, wrong, columns)
+
+
+def mistakes(ds: Dataset, part: str, evaluation: Evaluation, chosen: Array | None = None) -> Figure:
+    """Return a figure of samples with what they are, what they were read as, how surely, and their ids.
+
+    Args:
+        ds: The data set.
+        part: The part that was evaluated.
+        evaluation: Of that part.
+        chosen: Which of its samples, at most 24 are shown, as evaluation.suspects() finds them; the worst mistakes if
+            None.
+
+    >>> import pellucid as pl
+    >>> ds = pl.data.load("digits")
+    >>> run = pl.fit(pl.models.create("mlp", ds.shape, 10), ds, epochs=1, progress=False)
+    >>> len(mistakes(ds, "test", run.evaluate()).axes)
+    24
+    """
+    chosen = (evaluation.top_losses() if chosen is None else np.asarray(chosen))[:24]
+    captions = []
+    for i in chosen.tolist():
+        label, read_as = (evaluation.labels[labels[i]] for labels in (evaluation.true, evaluation.predicted))
+        sure = evaluation.probabilities[i].max()
+        captions.append(
+            f"{_short(label)}\n{_short(f'read as {read_as}')} {sure:.0%}\n{_short(f'id {evaluation.ids[i]}')}"
+        )
+    wrong = (evaluation.true != evaluation.predicted)[chosen].tolist()
+    return _grid(ds, ds.indices(part)[chosen], captions, wrong, columns=6)
+
+
+def _grid(ds: Dataset, indices: Array, captions: list[str], wrong: list[bool], columns: int) -> Figure:
+    columns = min(columns, max(len(indices), 1))
+    lines = -(-max(len(indices), 1) // columns)
+    rows = max((caption.count("\n") for caption in captions), default=0)
+    figure = _figure((1.05 + 0.2 * rows) * columns, (1.4 + 0.2 * rows) * lines)
+    axes = np.ravel(figure.subplots(lines, columns, squeeze=False))
+    for ax in axes:
+        ax.axis("off")
+    for ax, i, caption, is_wrong in zip(axes, indices, captions, wrong, strict=False):
+        ax.imshow(show(ds.images[i], ds.value_range), cmap="gray", vmin=0, vmax=1)
+        ax.set_title(caption, fontsize=8, color=RED if is_wrong else "black", pad=2, parse_math=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pellucid._types import Array
 from pellucid.data.augment import Augmentation, augmentation
 from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, from_arrays, outside, rescaled
 from pellucid.data.splits import split
-from pellucid.errors import DataError, FileError, OptionError, TrainingError
+from pellucid.errors import DataError, FileError, OptionError, TrainingError, one_line
 from pellucid.files import sweep
 from pellucid.interop.model_file import weights_digest
 from pellucid.model import InputSpec, Model, Normalize
@@ -112,16 +113,45 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
         ds = replace(from_arrays(*ds, classes=model.classes), value_range=model.input.value_range)
     if not ds.is_classification:
         raise DataError("evaluating a classifier needs labels, got float targets")
+    chosen = _chosen(ds, part)
+    true = renumbered(ds, chosen, model.classes)
+    logits = model.outputs(rescaled(ds, chosen, model.input.value_range))
+    ids = [ds.ids[i] for i in chosen.tolist()]
+    return metrics.measure(logits, true, model.classes, ids)
+
+
+def reconstruction_errors(model: Model, ds: Dataset, part: str | None = None) -> Array:
+    """Return the mean squared error of each image's reconstruction: float64, (N,).
+
+    Args:
+        model: An autoencoder.
+        ds: Data set with images as targets, as Dataset.reconstruction makes it.
+        part: "train", "val", "test" or "all"; if None, the first of "test", "val" and "all" that there is.
+
+    Raises:
+        DataError: Where the images do not fit the model.
+    """
+    if not ds.is_reconstruction:
+        raise DataError("the targets are no images; ds.reconstruction() makes images their own targets")
+    chosen, errors = _chosen(ds, part), []
+    for start in range(0, len(chosen), 4096):
+        piece = chosen[start : start + 4096]
+        outputs = model.outputs(rescaled(ds, piece, model.input.value_range))
+        if outputs.shape != ds.targets[piece].shape:
+            raise DataError(f"the model gives {text(outputs.shape[1:])} for an image, not another image")
+        errors.append(np.square(outputs.astype(np.float64) - ds.targets[piece]).mean(axis=(1, 2, 3)))
+    return np.concatenate(errors)
+
+
+def _chosen(ds: Dataset, part: str | None) -> Array:
+    """Return the indices of the part to evaluate."""
     part = part or default_part(ds)
     chosen = ds.indices(part)
     if not len(ds):
         raise DataError("there are no images to evaluate")
     if not len(chosen):
         raise DataError(f'the data set has no part "{part}"; use the part "all"')
-    true = renumbered(ds, chosen, model.classes)
-    logits = model.outputs(rescaled(ds, chosen, model.input.value_range))
-    ids = [ds.ids[i] for i in chosen.tolist()]
-    return metrics.measure(logits, true, model.classes, ids)
+    return chosen
 
 
 def renumbered(ds: Dataset, part: Array, classes: tuple[str, ...]) -> Array:
@@ -305,7 +335,8 @@ def fit(
     run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
     if folder is not None:
         with _saving(folder):
-            _write_results(run, folder)
+            found, errors = _write_results(run, folder, ds.is_reconstruction and not loss.takes_logits)
+        _write_report(folder, run, found, errors, config, report)
     if trainer.signal == signal.SIGTERM:
         signal.raise_signal(signal.SIGTERM)
     return run
@@ -486,8 +517,10 @@ def _keep_validation(model: Model, history: History) -> None:
         model.metrics.update({name: value for name, value in kept.items() if value is not None})
 
 
-def _write_results(run: Run, folder: RunDirectory) -> None:
-    """Write model, metrics and pictures of the ended run."""
+def _write_results(
+    run: Run, folder: RunDirectory, reconstructs: bool
+) -> tuple[dict[str, metrics.Evaluation], dict[str, Array]]:
+    """Write model, metrics and pictures of the ended run; return evaluations or reconstruction errors of its parts."""
     document: dict[str, Any] = {
         "stopped": run.stopped,
         "epochs": len(run.history),
@@ -495,15 +528,50 @@ def _write_results(run: Run, folder: RunDirectory) -> None:
         "weights_digest": run.digest,
         "warnings": list(run.warnings),
     }
-    shown, part = None, "train"
-    if run.model.classes:
-        for part in [p for p in ("val", "test") if len(run.dataset.indices(p))] or ["train"]:
-            shown = run.evaluate(part=part)
-            document[part] = shown.to_dict()
-            run.model.metrics[f"{part}_accuracy"] = shown.accuracy
+    found: dict[str, metrics.Evaluation] = {}
+    errors: dict[str, Array] = {}
+    kept, parts = run.model.metrics, [p for p in ("val", "test") if len(run.dataset.indices(p))] or ["train"]
+    for part in parts if run.model.classes else []:
+        found[part] = run.evaluate(part=part)
+        document[part] = found[part].to_dict()
+        kept[f"{part}_accuracy"] = found[part].accuracy
+    for part in parts if reconstructs else []:
+        errors[part] = reconstruction_errors(run.model, run.dataset, part)
+        kept[f"{part}_mse"] = float(errors[part].mean())
+        document[part] = {"mse": metrics.finite(kept[f"{part}_mse"]), "n": len(errors[part])}
+    if "val" in found and math.isfinite(found["val"].loss):
+        kept["temperature"] = found["val"].fit_temperature()
+        document["calibration"] = {"temperature": kept["temperature"]}
+        for part, evaluation in found.items():
+            states = {"ece": 1.0, "ece_at_temperature": kept["temperature"]}
+            document["calibration"][part] = {
+                k: metrics.finite(evaluation.calibration(t).ece) for k, t in states.items()
+            }
     folder.write_history(run.history)
     folder.write_model(run.model)
     folder.write_metrics(document)
     from pellucid.report import plots
 
-    plots.write_all(folder.path, run.history, run.dataset, part, shown)
+    plots.write_all(folder.path, run.history, run.dataset, parts[-1], found.get(parts[-1]))
+    return found, errors
+
+
+def _write_report(
+    folder: RunDirectory,
+    run: Run,
+    found: dict[str, metrics.Evaluation],
+    errors: dict[str, Array],
+    config: str,
+    report: ProgressReport | None,
+) -> None:
+    """Write report.html, which is made from what else the folder holds; what goes wrong with it ends no training."""
+    from pellucid.report import page
+
+    path = folder.path / page.NAME
+    try:
+        page.write(path, run, found, errors, config)
+    except Exception as error:
+        reason = str(error) if isinstance(error, FileError) else f"{path}: {type(error).__name__}: {one_line(error)}"
+        run.warnings = (*run.warnings, f"there is no report: {reason}")
+        if report is not None:
+            report.note(f"warning: {run.warnings[-1]}")
