@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 from available import NO_DATA, NO_ONNX, NO_TORCH
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A shell starts what it puts into the background with Ctrl-C ignored, and every process that a test starts inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("fuzz", derandomize=False, deadline=None, max_examples=2000)

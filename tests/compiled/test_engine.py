@@ -44,7 +44,7 @@ def test_dropout_and_flatten_beside_a_convolution_with_padding():
 @pytest.mark.parametrize("optimizer", [optim.Adam(1e-3, eps=0.0), optim.RMSprop(1e-3, eps=0.0)])
 def test_padding_of_weights_that_becomes_nan_reaches_nothing(optimizer):
     losses = []
-    for name in engines.NAMES:
+    for name in ("compiled", "reference"):
         layers = (Conv2d(1, 5, 3, padding=1), nn.Tanh(), Conv2d(5, 4, 3), nn.MaxPool2d(2), Flatten(), LazyLinear(4))
         network = Sequential(*layers, input_shape=(1, 8, 8))
         engine = built(network, nn.CrossEntropyLoss(), optimizer, name)

@@ -10,7 +10,7 @@ It also runs a whole kernel in plain Python, for a debugger:
 >>> frame = np.array([1, 2, -3, 4, 4, -4, 0, 0, 0], dtype=np.float32)
 >>> work = WORK.make(**(dict.fromkeys(WORK.dtype.names, 0) | {"last": 1, "frames": frame.ctypes.data}))
 >>> maps = {"a": 0, "b": 3, "y": 6, "a_down": 0, "b_down": 0, "y_down": 0, "rows": 1, "length": 3, "channels": 1}
->>> operands = POINTWISE.make(**maps, key=0, p=0, scale=0, slope=0)
+>>> operands = POINTWISE.make(**maps, key=0, p=0, scale=0, slope=0, limit=0)
 >>> run(add_maps(4, as_relu=True), operands, work, frame)
 >>> frame[6:].tolist()
 [5.0, 6.0, 0.0]
