@@ -18,7 +18,7 @@ ORDER = [
     {"canonical", "files", "shapes"},
     {"random"},
     {"data", "functional"},
-    {"filters", "metrics", "optim", "schedules"},
+    {"filters", "metrics", "novelty", "optim", "schedules"},
     {"nn"},
     {"models"},
     {"compiled"},

@@ -156,6 +156,7 @@ def test_metadata_is_one_key_of_canonical_json(content):
         "classes",
         "metrics",
         "data_digest",
+        "novelty",
         "sha256",
     }
     assert document["classes"] == list(CLASSES)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.app import app
+from pellucid.cli.app import app, shown
 from pellucid.cli.common import load_data, load_model, note, say
 
 if TYPE_CHECKING:
@@ -34,14 +34,19 @@ def evaluate(
     """Evaluate a model: loss, accuracy, recall and precision of each class, confusion matrix.
 
     For a run directory and the run's own data, the recorded split counts (the test part, if not said otherwise);
-    other data are used whole.
+    other data are used whole. DATA may also be a folder of pictures whose names
+    begin with their class, as your own digits: 7.png, 7-b.jpg. A model of digits
+    finds the figures in photos. Up to 20 images are listed one by one.
     """
     from pellucid.training import default_part
     from pellucid.training import evaluate as measure
 
     loaded = load_model(model)
     channels, height, width = loaded.input.shape
-    ds = load_data(data, divide=False, size=(height, width), channels=channels)
+    given: dict[str, Any] = {"size": (height, width), "channels": channels, "classes": loaded.classes}
+    if loaded.input.preparation == "digit":
+        given["prepare"] = lambda picture: loaded.input.prepare(picture).image
+    ds = load_data(data, divide=False, **given)
     recorded = _recorded_split(model, loaded, ds)
     if recorded is not None:
         ds = recorded
@@ -63,6 +68,15 @@ def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
 
 
 def _print(result: Evaluation, part: str) -> None:
+    if result.n <= 20:
+        long = max(len(str(identity)) for identity in result.ids)
+        say(f"{'image':<{max(5, long)}}  true  read as")
+        for identity, true, read, p in zip(
+            result.ids, result.true, result.predicted, result.probabilities.max(axis=1), strict=True
+        ):
+            labels = [shown(result.labels[k]) for k in (true, read)]
+            wrong = "" if true == read else "  wrong"
+            say(f"{shown(str(identity)):<{max(5, long)}}  {labels[0]:<4}  {labels[1]} {p:.1%}{wrong}")
     whose = "all" if part == "all" else f"{part} part"
     say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images ({whose})")
     width = max(5, *map(len, result.labels))

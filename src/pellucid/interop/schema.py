@@ -32,7 +32,7 @@ class Input(Strict):
     mean: tuple[Moderate, ...]
     std: tuple[Positive, ...]
     polarity: Literal["dark", "light", "mixed"]
-    preparation: Literal["resize"]
+    preparation: Literal["resize", "digit"]
 
     @model_validator(mode="after")
     def _fits(self) -> Input:
@@ -45,21 +45,31 @@ class Input(Strict):
         return self
 
 
+class Novelty(Strict):
+    """The fields of a Novelty."""
+
+    blank: Annotated[float, Field(ge=0, le=1)]
+    evidence: tuple[FiniteFloat, ...]
+
+
 class Document(Strict):
     """What stands beside the tensors; the digest is checked and taken out before."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     kind: Literal["model"]
     network: dict[str, Any]
     input: Input
     classes: tuple[str, ...]
     metrics: dict[str, FiniteFloat | None]
     data_digest: str
+    novelty: Novelty | None = None
 
     @model_validator(mode="after")
-    def _classes_differ(self) -> Document:
+    def _classes_fit(self) -> Document:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class name stands twice")
+        if self.novelty is not None and len(self.novelty.evidence) != len(self.classes):
+            raise ValueError("novelty needs one threshold for each class")
         return self
 
 
