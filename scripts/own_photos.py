@@ -37,9 +37,10 @@ TEXT = """# Own photos
 Written by `python scripts/own_photos.py`; do not edit.
 
 {total} photos of {frame} pixels were made from MNIST's *test* digits: paper, light, lines, pen and camera are drawn
-([tests/photos.py](../tests/photos.py)), one disturbance in each row, three or four at a time in the last. They were read
-by lesson 2's network, trained by `pellucid train mnist` (10 epochs; {accuracy:.2%} on the test images themselves).
-Made photos are no real ones: what the table is good for is to compare, and to see what breaks.
+([tests/photos.py](../tests/photos.py)), one disturbance in each row, three or four at a time in "combined". They were
+read by lesson 2's network, trained by `pellucid train mnist` (10 epochs; {accuracy:.2%} on the test images themselves).
+Made photos are no real ones, and the same people made photos and preparation: the table compares, and shows what
+breaks; it promises nothing for a photo of yours.
 
 - **before**: the usual way. Gray, resized to 28x28, inverted where the border is light.
 - **after**: the preparation `digit` of `pellucid predict` ([data/preparation.py](../src/pellucid/data/preparation.py)).
@@ -55,18 +56,18 @@ Preparing a photo takes {median:.0f} ms (median; 95% take less than {slow:.0f} m
 
 ## Not sure
 
-A model keeps two thresholds, measured on its validation images when `fit` ends ([novelty.py](../src/pellucid/novelty.py)):
-of contrast, below which an image counts as blank, and for each class of the evidence, log(sum(exp(outputs))), below which
-an image is unlike what the model knows (Liu et al.: Energy-based Out-of-distribution Detection, 2020). Nothing of the
-table was used to choose them: they are where 0.8% of the validation images fall below.
+A model keeps thresholds, measured on its validation images when `fit` ends
+([novelty.py](../src/pellucid/novelty.py)): the range of brightness, contrast, roughness and margin, and for each class
+the evidence, log(sum(exp(outputs))), that all but 0.7% of them reach (Liu et al.: Energy-based Out-of-distribution
+Detection, 2020). The numbers come from validation images alone; that these are the measures was chosen among a dozen, on
+letters and clothes like those below.
 
 | what the model gets | n | "not sure" | a class with 99% |
 |---|--:|--:|--:|
 {foreign}
 
-Without the thresholds, the last column of the table would be the answers that nobody doubts. Letters that look like a
-digit ({alike}) are counted apart, since an O is a good 0. A photo of clothing goes through the
-preparation and leaves a silhouette; of many a silhouette a digit can be read.
+The last column is what the probabilities alone would say. Letters that look like a digit ({alike})
+are counted apart, since an O is a good 0. A photo of clothing goes through the preparation, which leaves a silhouette.
 """
 
 

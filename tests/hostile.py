@@ -369,11 +369,11 @@ MODELS: dict[str, tuple[Make, str]] = {
         "input.preparation: Input should be 'resize' or",
     ),
     "novelty of two classes": (
-        fact("novelty", value={"blank": 0.1, "evidence": [1, 2]}),
+        fact("novelty", value={"looks": [[0, 1]] * 4, "evidence": [1, 2]}),
         "one threshold for each class",
     ),
-    "novelty that is negative": (fact("novelty", value={"blank": -1, "evidence": [1, 2, 3]}), "novelty.blank"),
-    "novelty by code": (fact("novelty", value={"blank": 0.1, "evidence": "eval"}), "novelty.evidence"),
+    "novelty of three looks": (fact("novelty", value={"looks": [[0, 1]] * 3, "evidence": [1, 2, 3]}), "novelty.looks"),
+    "novelty by code": (fact("novelty", value={"looks": [[0, 1]] * 4, "evidence": "eval"}), "novelty.evidence"),
     # The network
     "unknown layer": (fact("network", "layers", 2, value={"layer": "os.system"}), 'layer 2: unknown layer "os.system"'),
     "a class of Python": (fact("network", "layers", 2, value={"layer": "__class__"}), 'unknown layer "__class__"'),

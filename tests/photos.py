@@ -93,10 +93,10 @@ def scene(kind: str, rng: np.random.Generator) -> Scene:
     return drawn
 
 
-def photo(digit: np.ndarray, kind: str, rng: np.random.Generator) -> bytes:
+def photo(digit: np.ndarray, kind: str, rng: np.random.Generator, frame: tuple[int, int] = FRAME) -> bytes:
     """The JPEG file of a photo of a digit: (28, 28), light on dark, 0 to 255."""
     drawn = scene(kind, rng)
-    size = FRAME if rng.uniform() < 0.7 else FRAME[::-1]
+    size = frame if rng.uniform() < 0.7 else frame[::-1]
     alpha = _place(_stroke(digit / 255.0, drawn, min(size), rng), drawn, size, rng)
     return shoot(alpha, drawn, rng)
 

@@ -68,15 +68,6 @@ def _recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
 
 
 def _print(result: Evaluation, part: str) -> None:
-    if result.n <= 20:
-        long = max(len(str(identity)) for identity in result.ids)
-        say(f"{'image':<{max(5, long)}}  true  read as")
-        for identity, true, read, p in zip(
-            result.ids, result.true, result.predicted, result.probabilities.max(axis=1), strict=True
-        ):
-            labels = [shown(result.labels[k]) for k in (true, read)]
-            wrong = "" if true == read else "  wrong"
-            say(f"{shown(str(identity)):<{max(5, long)}}  {labels[0]:<4}  {labels[1]} {p:.1%}{wrong}")
     whose = "all" if part == "all" else f"{part} part"
     say(f"accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, {result.n} images ({whose})")
     width = max(5, *map(len, result.labels))
@@ -92,3 +83,16 @@ def _print(result: Evaluation, part: str) -> None:
             say(f"{label:<{width}}" + "".join(f" {count or '.':>{min(cell, 5)}}" for count in row))
     else:
         note("the confusion matrix is too wide for the terminal; use --json")
+    if result.n <= 20:
+        _list(result)
+
+
+def _list(result: Evaluation) -> None:
+    """Print a line for each image: what it is, and what it was taken for."""
+    names = [shown(str(identity)) for identity in result.ids]
+    long = max(5, *map(len, names))
+    say(f"{'image':<{long}}  true  read as")
+    sureness = result.probabilities.max(axis=1)
+    for name, true, read, p in zip(names, result.true, result.predicted, sureness, strict=True):
+        wrong = "" if true == read else "  wrong"
+        say(f"{name:<{long}}  {result.labels[true]:<4}  {result.labels[read]} {p:.1%}{wrong}")

@@ -65,7 +65,7 @@ class DigitPreparation:
     >>> photo = Image.new("RGB", (300, 400), (230, 225, 210))
     >>> photo.paste((40, 50, 120), (140, 100, 170, 300))
     >>> prepared = DigitPreparation()(photo)
-    >>> prepared.polarity, prepared.image.shape, prepared.image[:, 14].astype(bool).sum()
+    >>> prepared.polarity, prepared.image.shape, prepared.image.max(axis=1).astype(bool).tolist().count(True)
     ('dark-on-light', (28, 28), 20)
     """
 
@@ -109,9 +109,10 @@ class DigitPreparation:
         least = max(0.08, 6 * _noise(difference))
         if self.clear_border:
             cleared = ink - border_connected(ink)
-            # A figure that touches the border itself would be gone.
-            if _top(cleared) > max(least, 0.25 * _top(ink)):
-                ink = cleared
+            # A figure that touches the border itself would be gone; it does so at one place, unlike rules and tables.
+            if _top(cleared) <= max(least, 0.25 * _top(ink)):
+                cleared = np.where(_across(ink > least / 2), 0, ink)
+            ink = cleared
             steps["without what reaches the border"] = ink
         figure = largest_figure(ink, least, self.threshold)
         steps["figure"] = figure
@@ -291,13 +292,27 @@ def _odd(shape: tuple[int, ...], share: float) -> Pair:
 
 def _along_border(mask: Array, share: float = 0.0) -> Array:
     """Return those parts of a mask that touch the border, along more than a share of it."""
+    labels, sides = _touching(mask)
+    chosen = np.asarray(np.sum(sides, axis=0) > share * 2 * sum(mask.shape))
+    chosen[0] = False
+    return np.asarray(chosen[labels])
+
+
+def _across(mask: Array) -> Array:
+    """Return those parts of a mask that reach opposite sides of the border, or touch a tenth of it."""
+    labels, (top, bottom, left, right) = _touching(mask)
+    chosen = (top * bottom > 0) | (left * right > 0) | (top + bottom + left + right > 0.2 * sum(mask.shape))
+    chosen[0] = False
+    return np.asarray(chosen[labels])
+
+
+def _touching(mask: Array) -> tuple[Array, list[Array]]:
+    """Return the number of each pixel's part, and how many pixels of each part lie on each of the four sides."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask, np.ones((3, 3)))
-    border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
-    touching = np.bincount(border, minlength=count + 1) > share * len(border)
-    touching[0] = False
-    return np.asarray(touching[labels])
+    sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    return labels, [np.bincount(side, minlength=count + 1) for side in sides]
 
 
 def _cut(mask: Array, margin: int = 0) -> tuple[slice, slice]:

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 # Numbers that float32 holds, and their inverses too.
 Moderate = Annotated[float, Field(gt=-1e37, lt=1e37)]
 Positive = Annotated[float, Field(gt=1e-37, lt=1e37)]
+Bounds = tuple[FiniteFloat, FiniteFloat]
 _LARGEST_INPUT = 1 << 26
 
 
@@ -48,7 +49,7 @@ class Input(Strict):
 class Novelty(Strict):
     """The fields of a Novelty."""
 
-    blank: Annotated[float, Field(ge=0, le=1)]
+    looks: tuple[Bounds, Bounds, Bounds, Bounds]
     evidence: tuple[FiniteFloat, ...]
 
 
