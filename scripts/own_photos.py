@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import photos  # noqa: E402
 
-EACH, COMBINED, FOREIGN = 60, 300, 300
+EACH, COMBINED, FOREIGN = 40, 220, 150
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 LETTERS = ("DejaVuSans.ttf", "DejaVuSerif-Bold.ttf", "cmr10.ttf", "STIXGeneral.ttf", "cmtt10.ttf")
 LIKE_DIGITS = set("oOQDlIiSsZzBbgqGLTtJjyY")
@@ -59,8 +59,8 @@ Preparing a photo takes {median:.0f} ms (median; 95% take less than {slow:.0f} m
 A model keeps thresholds, measured on its validation images when `fit` ends
 ([novelty.py](../src/pellucid/novelty.py)): the range of brightness, contrast, roughness and margin, and for each class
 the evidence, log(sum(exp(outputs))), that all but 0.7% of them reach (Liu et al.: Energy-based Out-of-distribution
-Detection, 2020). The numbers come from validation images alone; that these are the measures was chosen among a dozen, on
-letters and clothes like those below.
+Detection, 2020). The numbers come from validation images alone; that these are the measures was chosen among a dozen,
+on letters and clothes like those below.
 
 | what the model gets | n | "not sure" | a class with 99% |
 |---|--:|--:|--:|

@@ -24,7 +24,8 @@ CHANNELS = ("auto", "gray", "red", "green", "blue")
 _WORK = 640  # pixels of the longer side on which the figure is looked for
 _COARSE = 32  # pixels of the longer side on which the background is estimated
 _FINE = 6  # times the box: the size at which the figure's outline is drawn
-_LEVELS = 10
+_LEVELS = 10  # of gray, by which what reaches the border is told from what does not
+_SMALLEST = 0.025  # of the picture's longer side: what is smaller is dirt
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,7 @@ def background(plane: Array) -> Array:
 
     coarse = _resized(plane, _scaled(plane.shape, min(1.0, _COARSE / max(plane.shape))))
     coarser = _resized(coarse, _scaled(coarse.shape, 0.5))
-    wide = _resized(ndimage.median_filter(coarser, _odd(coarser.shape, 0.66)), coarse.shape)
+    wide = _resized(ndimage.median_filter(coarser, _odd(coarser.shape, 1.0)), coarse.shape)
     stands_out = np.abs(coarse - wide) > 0.12
     figure = ndimage.binary_dilation(stands_out & ~_along_border(stands_out, 0.15))
     narrow = ndimage.median_filter(np.where(figure, wide, coarse), _odd(coarse.shape, 0.2))
@@ -226,7 +227,10 @@ def largest_figure(ink: Array, least: float, threshold: float) -> Array:
     main = int(np.argmax(mass * strong))
     places = ndimage.find_objects(labels)
     rows, columns = places[main - 1]
-    reach = 0.25 * max(rows.stop - rows.start, columns.stop - columns.start)
+    longer = max(rows.stop - rows.start, columns.stop - columns.start)
+    if longer < _SMALLEST * max(ink.shape):
+        return np.zeros_like(ink)
+    reach = 0.25 * longer
     kept = []
     for number in np.flatnonzero(strong & (mass >= 0.03 * mass[main])):
         r, c = places[number - 1]
