@@ -178,7 +178,7 @@ def background(plane: Array) -> Array:
     coarse = _resized(plane, _scaled(plane.shape, min(1.0, _COARSE / max(plane.shape))))
     coarser = _resized(coarse, _scaled(coarse.shape, 0.5))
     wide = _resized(ndimage.median_filter(coarser, _odd(coarser.shape, 1.0)), coarse.shape)
-    stands_out = np.abs(coarse - wide) > 0.12
+    stands_out = np.abs(coarse - wide) > 0.2
     figure = ndimage.binary_dilation(stands_out & ~_along_border(stands_out, 0.15))
     narrow = ndimage.median_filter(np.where(figure, wide, coarse), _odd(coarse.shape, 0.2))
     return _resized(ndimage.gaussian_filter(narrow, 1), plane.shape)
