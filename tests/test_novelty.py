@@ -91,4 +91,5 @@ def test_without_validation_nothing_is_measured():
     ds = pl.data.load("digits", val_fraction=0.0)
     model = pl.fit(pl.models.create("block_cnn", ds.shape, 10), ds, epochs=1, progress=False).model
     assert model.novelty is None
-    assert model.predict(np.zeros((8, 8))).unsure == (None,)
+    assert model.predict(np.zeros((8, 8))).unsure == ("it is blank: nothing stands out in it",)
+    assert model.predict(np.eye(8)).unsure == (None,)

@@ -16,7 +16,7 @@ from pellucid.errors import DataError, FileError, OptionError, ShapeError
 from pellucid.interop import model_file
 from pellucid.metrics import finite
 from pellucid.nn import Network
-from pellucid.novelty import Novelty
+from pellucid.novelty import BLANK, Novelty
 from pellucid.shapes import text
 
 if TYPE_CHECKING:
@@ -338,8 +338,9 @@ class Model:
 
     def _doubts(self, raw: Array, logits: Array) -> tuple[str | None, ...]:
         """Return for each image None, or why the model should not be trusted with it."""
-        doubts: tuple[str | None, ...] = (None,) * len(raw)
-        if self.novelty is not None:
+        if self.novelty is None:  # an image of one color is blank to any model
+            doubts: tuple[str | None, ...] = tuple(BLANK if image.min() == image.max() else None for image in raw)
+        else:
             doubts = self.novelty.doubts(raw, logits, self.input.value_range, self.classes)
         if self.input.polarity == "mixed" or not len(raw):
             return doubts

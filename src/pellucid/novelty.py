@@ -17,6 +17,7 @@ from pellucid._types import Array
 
 REFUSED = 0.007
 """Share of the validation images whose evidence is below the threshold: of new images hardly more than 1% then are."""
+BLANK = "it is blank: nothing stands out in it"
 LOOKS = ("brightness", "contrast", "roughness", "margin")
 _ENOUGH = 100  # images, for a threshold to mean something
 _ENOUGH_OF_CLASS = 250
@@ -79,7 +80,7 @@ class Novelty:
 
     def _doubt(self, look: list[float], known: float, k: int, label: str) -> str | None:
         if look[1] < max(self.looks[1][0] / 2, 1e-6):
-            return "it is blank: nothing stands out in it"
+            return BLANK
         for name, value, (low, high) in zip(LOOKS, look, self.looks, strict=True):
             if not low <= value <= high:
                 return f"its {name} is {value:.2f}, that of the images that the model knows {low:.2f} to {high:.2f}"
