@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -93,3 +95,21 @@ def test_without_validation_nothing_is_measured():
     assert model.novelty is None
     assert model.predict(np.zeros((8, 8))).unsure == ("it is blank: nothing stands out in it",)
     assert model.predict(np.eye(8)).unsure == (None,)
+
+
+class InterruptAt(pl.Callback):
+    """Ctrl-C after so many steps."""
+
+    def on_batch_end(self, trainer, step, loss):
+        if step == 40:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_resumed_run_measures_the_same(run, tmp_path):
+    ds = pl.data.load("digits")
+    options = {"epochs": 5, "out": tmp_path / "run", "progress": False}
+    stopped = pl.fit(pl.models.create("block_cnn", ds.shape, 10), ds, callbacks=[InterruptAt()], **options)
+    assert stopped.stopped == "interrupted"
+    pl.fit(pl.models.create("block_cnn", ds.shape, 10), ds, resume=True, **options)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+    assert pl.load(tmp_path / "run").novelty is not None

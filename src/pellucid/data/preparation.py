@@ -36,7 +36,7 @@ class Prepared:
         image: What the network is to see: uint8, (H, W), light on dark; 0 everywhere if no figure was found.
         polarity: What was found, or was given: "dark-on-light" or "light-on-dark".
         channel: In which channel the ink was looked for.
-        steps: What each step gave, by name: (h, w), 0 to 1.
+        steps: What each step gave, by name: (h, w), 0 to 1; light ink on a dark ground may be more.
     """
 
     image: Array
