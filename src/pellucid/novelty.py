@@ -19,7 +19,8 @@ REFUSED = 0.007
 """Share of the validation images whose evidence is below the threshold: of new images hardly more than 1% then are."""
 BLANK = "it is blank: nothing stands out in it"
 LOOKS = ("brightness", "contrast", "roughness", "margin")
-_ENOUGH = 100  # images, for a threshold to mean something
+ENOUGH = 100
+"""Images, for a threshold to mean something."""
 _ENOUGH_OF_CLASS = 250
 _SLACK = 0.05  # of the range of looks, on both sides
 _BLOCK = 1024
@@ -52,7 +53,7 @@ class Novelty:
             logits: What the model makes of them, (N, K).
             value_range: Lowest and highest raw value.
         """
-        if len(images) < _ENOUGH or not np.isfinite(logits).all():
+        if len(images) < ENOUGH or not np.isfinite(logits).all():
             return None
         known, taken_for = evidence(logits), logits.argmax(axis=1)
         of_all = _low(known)
