@@ -50,7 +50,8 @@ breaks; it promises nothing for a photo of yours.
 |---|--:|--:|--:|--:|--:|
 {table}
 
-Preparing a photo takes {median:.0f} ms (median; 95% take less than {slow:.0f} ms), reading the JPEG file included.
+Preparing a photo takes {median:.0f} ms of processor time (median; 95% take less than {slow:.0f} ms), reading the JPEG file
+included.
 
 ![Photos, and below each what the network saw](own-photos.png)
 
@@ -66,8 +67,8 @@ on letters and clothes like those below.
 |---|--:|--:|--:|
 {foreign}
 
-The last column is what the probabilities alone would say. Letters that look like a digit ({alike})
-are counted apart, since an O is a good 0. A photo of clothing goes through the preparation, which leaves a silhouette.
+The last column is what the probabilities alone would say. Letters that look like a digit
+({alike}) are counted apart, since an O is a good 0. A photo of clothing goes through the preparation, which leaves a silhouette.
 """
 
 
@@ -90,10 +91,10 @@ def digits(model: pl.Model, ds: pl.data.Dataset) -> tuple[dict[str, Any], list[t
     """Return the table by kind of disturbance with the times, and one example of each kind."""
     kinds, before, after, true, seconds, sheet = [], [], [], [], [], []
     for kind, file, label in made(ds):
-        began = time.perf_counter()
+        began = time.process_time()
         picture = open_image(Image.open(io.BytesIO(file)))
         image = model.input.prepare(picture).image
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
         if kind not in kinds:
             sheet.append((kind, picture, image[0]))
         kinds.append(kind)
@@ -179,7 +180,7 @@ def main() -> None:
     frame = f"{photos.FRAME[1]}x{photos.FRAME[0]}"
     facts |= {"frame": frame, "accuracy": run.evaluate().accuracy, "foreign": foreign(run.model, ds)}
     draw(sheet, ROOT / "docs" / "own-photos.png")
-    page = TEXT.format(**facts, alike=", ".join(sorted(LIKE_DIGITS)))
+    page = TEXT.format(**facts, alike="".join(sorted(LIKE_DIGITS)))
     (ROOT / "docs" / "own-photos.md").write_text(page, encoding="utf-8")
 
 
