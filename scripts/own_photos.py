@@ -50,7 +50,7 @@ breaks; it promises nothing for a photo of yours.
 |---|--:|--:|--:|--:|--:|
 {table}
 
-Preparing a photo takes {median:.0f} ms of processor time (median; 95% take less than {slow:.0f} ms), reading the JPEG file
+Preparing a photo takes {median:.0f} ms of processor time (median; 95% take less than {slow:.0f} ms), reading its file
 included.
 
 ![Photos, and below each what the network saw](own-photos.png)
@@ -68,7 +68,8 @@ on letters and clothes like those below.
 {foreign}
 
 The last column is what the probabilities alone would say. Letters that look like a digit
-({alike}) are counted apart, since an O is a good 0. A photo of clothing goes through the preparation, which leaves a silhouette.
+({alike}) are counted apart, since an O is a good 0. A photo of clothing goes through the preparation,
+which leaves a silhouette.
 """
 
 
