@@ -12,7 +12,7 @@ from hypothesis import settings
 from available import NO_DATA, NO_ONNX, NO_TORCH
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# A shell starts what it puts into the background with Ctrl-C ignored, and every process that a test starts inherits that.
+# What a shell starts in the background ignores Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

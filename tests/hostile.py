@@ -323,12 +323,12 @@ MODELS: dict[str, tuple[Make, str]] = {
     "a size of 4 000 digits": (header(b'"shape":[3]', b'"shape":[' + b"9" * 4000 + b"]"), NOT_OURS),
     # The facts as JSON
     "a fact stands twice": (text(lambda t: t.replace('{"classes"', '{"kind":"model","classes"')), NOT_OURS),
-    "NaN as a fact": (text(lambda t: t.replace('"format":1', '"format":NaN')), NOT_OURS),
+    "NaN as a fact": (text(lambda t: t.replace('"format":2', '"format":NaN')), NOT_OURS),
     "infinity as a fact": (text(lambda t: t.replace("0.30000000000000004", "1e999")), NOT_OURS),
-    "a space in the facts": (text(lambda t: t.replace('"format":1', '"format": 1')), NOT_OURS),
+    "a space in the facts": (text(lambda t: t.replace('"format":2', '"format": 2')), NOT_OURS),
     "another spelling": (text(lambda t: t.replace('"kind"', '"\\u006bind"')), NOT_OURS),
     "another order": (text(lambda t: '{"kind":"model",' + t[1:].replace('"kind":"model",', "")), NOT_OURS),
-    "an integer of 30 digits": (text(lambda t: t.replace('"format":1', f'"format":{10**30}')), NOT_OURS),
+    "an integer of 30 digits": (text(lambda t: t.replace('"format":2', f'"format":{10**30}')), NOT_OURS),
     "facts nested 100 000 deep": (text(lambda t: "[" * 100_000), NOT_OURS),
     "facts are a list": (text(lambda t: f"[{t}]"), NOT_OURS),
     "no digest": (text(lambda t: t.replace("sha256", "sha255")), NOT_OURS),
@@ -339,7 +339,7 @@ MODELS: dict[str, tuple[Make, str]] = {
     "digest in capitals": (lambda c: _capitals(c), "its digest does not match"),
     "a weight changed": (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "its digest does not match"),
     # What the facts say
-    "format of the future": (fact("format", value=2), "has format 2, this version reads 1; install a newer pellucid"),
+    "format of the future": (fact("format", value=3), "has format 3, this version reads 2; install a newer pellucid"),
     "format true": (fact("format", value=True), "has format True"),
     "format 1.0": (fact("format", value=1.0), "has format 1.0"),
     "kind": (fact("kind", value="zoo"), "is not a model file, but 'zoo'"),
@@ -364,7 +364,16 @@ MODELS: dict[str, tuple[Make, str]] = {
     "range beyond float32": (fact("input", "value_range", value=[-1e300, 1e300]), "value_range must rise"),
     "no deviation": (fact("input", "std", value=[1, 1, 0]), "input.std.2: Input should be greater than"),
     "one mean for three channels": (fact("input", "mean", value=[0.0]), "one number for each channel"),
-    "preparation by code": (fact("input", "preparation", value="eval"), "input.preparation: Input should be 'resize'"),
+    "preparation by code": (
+        fact("input", "preparation", value="eval"),
+        "input.preparation: Input should be 'resize' or",
+    ),
+    "novelty of two classes": (
+        fact("novelty", value={"looks": [[0, 1]] * 4, "evidence": [1, 2]}),
+        "one threshold for each class",
+    ),
+    "novelty of three looks": (fact("novelty", value={"looks": [[0, 1]] * 3, "evidence": [1, 2, 3]}), "novelty.looks"),
+    "novelty by code": (fact("novelty", value={"looks": [[0, 1]] * 4, "evidence": "eval"}), "novelty.evidence"),
     # The network
     "unknown layer": (fact("network", "layers", 2, value={"layer": "os.system"}), 'layer 2: unknown layer "os.system"'),
     "a class of Python": (fact("network", "layers", 2, value={"layer": "__class__"}), 'unknown layer "__class__"'),

@@ -19,7 +19,7 @@ ORDER = [
     {"canonical", "files", "shapes"},
     {"random"},
     {"data", "functional"},
-    {"filters", "metrics", "optim", "schedules"},
+    {"filters", "metrics", "novelty", "optim", "schedules"},
     {"nn"},
     {"models"},
     {"compiled"},

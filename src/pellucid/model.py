@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -17,11 +17,13 @@ from pellucid.errors import DataError, FileError, OptionError, ShapeError
 from pellucid.interop import model_file
 from pellucid.metrics import finite
 from pellucid.nn import Network
+from pellucid.novelty import BLANK, Novelty
 from pellucid.shapes import text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pellucid.data.preparation import Prepared
     from pellucid.engines import Engine
 
 Normalize: TypeAlias = str | tuple[float | Sequence[float], float | Sequence[float]]
@@ -37,7 +39,8 @@ class InputSpec:
         mean: Of each channel, after scaling to 0 to 1.
         std: Of each channel, after scaling to 0 to 1.
         polarity: Whether the border of nearly all training images is "dark" or "light", or "mixed".
-        preparation: How image files are made fit: "resize" scales to H x W.
+        preparation: How image files are made fit: "resize" scales to H x W, "digit" finds the figure in a photo, and
+            fits and centers it (data.DigitPreparation).
 
     >>> spec = InputSpec((1, 1, 2), (0.0, 255.0), (0.5,), (0.5,))
     >>> spec.canonical(np.array([[[[0, 255]]]], dtype=np.uint8))
@@ -80,7 +83,8 @@ class InputSpec:
                 ) from None
             if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
                 raise OptionError(f"normalize needs finite means and positive standard deviations, got {normalize!r}")
-        return cls(ds.shape, ds.value_range, tuple(mean.tolist()), tuple(std.tolist()), _polarity(raw, ds.value_range))
+        polarity = _polarity(raw, ds.value_range)
+        return cls(ds.shape, ds.value_range, tuple(mean.tolist()), tuple(std.tolist()), polarity, ds.preparation)
 
     def canonical(self, raw: Array) -> Array:
         """Return raw images as the network's input: float32, (N, C, H, W).
@@ -135,10 +139,40 @@ class InputSpec:
         Args:
             source: Path or PIL image.
         """
-        from pellucid.data.images import open_image, to_array
+        from pellucid.data.images import open_image
+
+        return self.raw(self.prepare(open_image(source)).image)
+
+    def prepare(self, picture: Image, **changes: Any) -> Prepared:
+        """Return a picture in the network's size, and for a model of digits each step on the way: image is (C, H, W).
+
+        A picture that has the network's size, and a border like the training images, is no photo: it stays as it is.
+
+        Args:
+            picture: What data.open_image returned.
+            **changes: Arguments of data.DigitPreparation, to override what it finds.
+        """
+        from pellucid.data.images import to_array
+        from pellucid.data.preparation import DigitPreparation, Prepared
 
         c, h, w = self.shape
-        pixels = to_array(open_image(source), (h, w), c)
+        plain = to_array(picture, (h, w), c)
+        stored = picture.size == (w, h) and self.polarity in (
+            "mixed",
+            "light" if borders(plain[None]) > 127.5 else "dark",
+        )
+        if self.preparation != "digit" or (stored and not changes):
+            return Prepared(plain)
+        prepared = DigitPreparation((h, w), **changes)(picture)
+        image = 255 - prepared.image if self.polarity == "light" else prepared.image
+        return replace(prepared, image=np.repeat(image[None], c, axis=0))
+
+    def raw(self, pixels: Array) -> Array:
+        """Return pixels from 0 to 255 in value_range.
+
+        Args:
+            pixels: uint8, any shape.
+        """
         low, high = self.value_range
         if (low, high) == (0.0, 255.0):
             return pixels
@@ -223,6 +257,7 @@ class Model:
             part (metrics.fit_temperature); probabilities are given without it.
         data_digest: SHA-256 of the data that it was trained on.
         engine: What predicts: "compiled", "reference" or "torch".
+        novelty: Thresholds below which an image is doubted, if they were measured.
     """
 
     network: Network
@@ -231,6 +266,7 @@ class Model:
     metrics: dict[str, float] = field(default_factory=dict)
     data_digest: str = ""
     engine: str = "compiled"
+    novelty: Novelty | None = None
     _engine: Engine | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -321,20 +357,33 @@ class Model:
         probabilities = F.softmax(logits.astype(np.float64), 1)
         indices = logits.argmax(axis=1)
         labels = tuple(self.classes[i] for i in indices)
-        return Prediction(probabilities, indices, labels, logits, self._doubts(raw))
+        return Prediction(probabilities, indices, labels, logits, self._doubts(raw, logits))
 
-    def _doubts(self, raw: Array) -> tuple[str | None, ...]:
-        """Return for each image None, or that it is light on dark where training was dark on light, or the reverse."""
+    def _doubts(self, raw: Array, logits: Array) -> tuple[str | None, ...]:
+        """Return for each image None, or why the model should not be trusted with it."""
+        if self.novelty is None:  # an image of one color is blank to any model
+            doubts: tuple[str | None, ...] = tuple(BLANK if image.min() == image.max() else None for image in raw)
+        else:
+            doubts = self.novelty.doubts(raw, logits, self.input.value_range, self.classes)
         if self.input.polarity == "mixed" or not len(raw):
-            return (None,) * len(raw)
-        low, high = self.input.value_range
-        seen = np.where(borders(raw) > (low + high) / 2, "light", "dark")
+            return doubts
+        seen = np.where(borders(raw) > sum(self.input.value_range) / 2, "light", "dark")
         return tuple(
-            None
+            doubt
             if polarity == self.input.polarity
             else f"its border is {polarity}, that of the training images was {self.input.polarity}; invert the image"
-            for polarity in seen
+            for doubt, polarity in zip(doubts, seen, strict=True)
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the model is beside its network, as plain data."""
+        return {
+            "input": asdict(self.input),
+            "classes": list(self.classes),
+            "metrics": {name: finite(value) for name, value in self.metrics.items()},
+            "data_digest": self.data_digest,
+            "novelty": None if self.novelty is None else asdict(self.novelty),
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the model file: weights, network, input spec, class names; see interop.model_file.
@@ -346,13 +395,7 @@ class Model:
             FileError: Where it cannot be written, or the network holds NaN or infinity.
             OptionError: For a network with layers of one's own.
         """
-        facts = {
-            "input": asdict(self.input),
-            "classes": list(self.classes),
-            "metrics": {name: finite(value) for name, value in self.metrics.items()},
-            "data_digest": self.data_digest,
-        }
-        model_file.write(self.network, facts, path)
+        model_file.write(self.network, self.facts(), path)
 
 
 def load(path: str | Path, engine: str = "compiled") -> Model:
@@ -375,7 +418,8 @@ def load(path: str | Path, engine: str = "compiled") -> Model:
     else:
         content = model_file.read(path / "model.safetensors" if path.is_dir() else path)
     spec = InputSpec(**content.input)
+    novelty = None if content.novelty is None else Novelty(**content.novelty)
     try:
-        return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine)
+        return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine, novelty)
     except ShapeError as error:
         raise FileError(f"{path}: {error}") from error

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import pellucid as pl
 
@@ -89,3 +90,48 @@ def test_unknown_split(cli, trained):
     code, _, err = cli("evaluate", trained, "digits", "--split", "tset")
     assert code == 1
     assert 'unknown part "tset"; did you mean "test"?' in err
+
+
+@pytest.mark.capability("F5")
+def test_ten_own_digits_in_one_table(cli, trained, tmp_path):
+    """Files named by what they show; those of the network's size are taken as they are."""
+    ds = pl.data.load("digits")
+    own = tmp_path / "own"
+    own.mkdir()
+    for k in range(10):
+        pixels = ds.images[np.flatnonzero(ds.targets == k)[3], 0] * 15.9375
+        Image.fromarray(pixels.round().astype(np.uint8)).save(own / (f"{k}.png" if k else "0-mine.png"))
+    (own / "notes.txt").write_text("mine")
+    code, out, err = cli("evaluate", trained, own)
+    assert (code, err) == (0, "")
+    table = out.splitlines()[-11:]
+    assert table[0].split() == ["image", "true", "read", "as"]
+    assert [line.split()[:2] for line in table[1:]] == [
+        [name, name[0]] for name in ["0-mine.png", *(f"{k}.png" for k in range(1, 10))]
+    ]
+    wrong = sum(line.endswith("  wrong") for line in table)
+    found = json.loads(cli("evaluate", trained, own, "--json").out)
+    assert found["n"] == 10
+    assert found["accuracy"] == pytest.approx(1 - wrong / 10)
+
+
+@pytest.mark.capability("F5")
+def test_own_digits_in_class_folders_are_prepared_as_predict_does(cli, trained, tmp_path):
+    for k, x in ((0, 60), (1, 90)):
+        (tmp_path / "own" / str(k)).mkdir(parents=True)
+        image = Image.new("RGB", (200, 150), "white")
+        image.paste((30, 30, 90), (x, 40, x + 12, 120))
+        image.save(tmp_path / "own" / str(k) / "photo.png")
+    out = cli("evaluate", trained, tmp_path / "own").out
+    answers = json.loads(cli("predict", trained, tmp_path / "own", "--json").out)
+    read = [line.split()[2:4] for line in out.splitlines()[-2:]]
+    assert read == [[row["label"], f"{row['probability']:.1%}"] for row in answers]
+
+
+def test_a_name_that_says_no_class_is_refused(cli, trained, tmp_path):
+    (tmp_path / "own").mkdir()
+    for name in ("1.png", "12.png"):
+        Image.new("L", (8, 8)).save(tmp_path / "own" / name)
+    code, out, err = cli("evaluate", trained, tmp_path / "own")
+    assert (code, out) == (1, "")
+    assert "holds images, but no class folders" in err

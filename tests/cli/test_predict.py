@@ -104,8 +104,8 @@ def test_save_seen_writes_what_the_network_saw(cli, trained, digits, tmp_path):
     with Image.open(seen / "000-0.png") as a, Image.open(digits / "0.png") as b:
         assert a.size == (8, 8)
         assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
-    with Image.open(seen / "001-0.png") as white:
-        assert np.asarray(white).min() == 255
+    with Image.open(seen / "001-0.png") as nothing:
+        assert np.asarray(nothing).max() == 0
 
 
 def test_a_model_file_will_do(cli, trained, digits):
@@ -130,3 +130,35 @@ def test_a_closed_pipe_is_no_traceback(trained, digits):
         process.stdout.close()
         assert without_compiling(process.stderr.read().decode()) == ""
         assert process.wait() == 1
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A stroke of blue ink on gray paper, as wide as a one."""
+    image = Image.new("RGB", (240, 180), (200, 198, 190))
+    image.paste((40, 60, 150), (112, 50, 124, 130))
+    image.save(tmp_path / "photo.jpg")
+    return tmp_path / "photo.jpg"
+
+
+@pytest.mark.capability("F4", "H5")
+def test_a_photo_is_prepared_and_the_polarity_said(cli, trained, photo, tmp_path):
+    code, out, err = cli("predict", trained, photo, "--save-seen", tmp_path / "seen")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].endswith(" (dark on light)")
+    with Image.open(tmp_path / "seen" / "000-photo.png") as seen:
+        pixels = np.asarray(seen)
+    assert pixels.shape == (8, 8)
+    assert pixels.max(axis=1).min() > 200
+    assert pixels[:, [0, 1, 6, 7]].max() == 0
+    row = json.loads(cli("predict", trained, photo, "--json").out)[0]
+    assert list(row) == ["file", "label", "probability", "top", "unsure", "polarity"]
+    assert row["polarity"] == "dark-on-light"
+
+
+@pytest.mark.capability("H6")
+def test_a_blank_photo_is_not_sure(cli, trained, tmp_path):
+    Image.new("RGB", (90, 60), "white").save(tmp_path / "blank.png")
+    reason = "it is blank: nothing stands out in it"
+    assert cli("predict", trained, tmp_path / "blank.png").out.splitlines()[1] == f"  not sure: {reason}"
+    assert json.loads(cli("predict", trained, tmp_path / "blank.png", "--json").out)[0]["unsure"] == reason

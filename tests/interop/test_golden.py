@@ -31,6 +31,10 @@ def test_a_file_says_what_it_said(path, engine):
     assert np.abs(outputs - facts["outputs"]).max() <= 1e-5 * np.abs(facts["outputs"]).max()
 
 
+def test_files_of_0_1_know_no_thresholds():
+    assert all(pl.load(path).novelty is None for path in FILES if path.name.startswith("0.1.0"))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_keeps_every_weight(path, tmp_path):
     """Compared with what safetensors itself reads."""

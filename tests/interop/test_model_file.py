@@ -157,10 +157,11 @@ def test_metadata_is_one_key_of_canonical_json(content):
         "classes",
         "metrics",
         "data_digest",
+        "novelty",
         "sha256",
     }
     assert document["classes"] == list(CLASSES)
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["input"] == json.loads(json.dumps(asdict(model().input)))
 
 

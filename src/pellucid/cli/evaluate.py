@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.app import app
+from pellucid.cli.app import app, shown
 from pellucid.cli.common import load_data, load_model, note, recorded_split, say
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def evaluate(
     Of an autoencoder: the mean squared error of its reconstructions, of images scaled to 0 to 1.
 
     For a run directory and the run's own data, the recorded split counts (the test part, if not said otherwise);
-    other data are used whole.
+    other data are used whole. DATA may also be a folder of pictures whose names
+    begin with their class, as your own digits: 7.png, 7-b.jpg. A model of digits
+    finds the figures in photos. Up to 20 images are listed one by one.
     """
     from pellucid.metrics import finite
     from pellucid.training import default_part, reconstruction_errors
@@ -41,7 +43,10 @@ def evaluate(
 
     loaded = load_model(model)
     channels, height, width = loaded.input.shape
-    ds = load_data(data, divide=False, size=(height, width), channels=channels)
+    given: dict[str, Any] = {"size": (height, width), "channels": channels, "classes": loaded.classes}
+    if loaded.input.preparation == "digit":
+        given["prepare"] = lambda picture: loaded.input.prepare(picture).image
+    ds = load_data(data, divide=False, **given)
     if not loaded.classes:
         ds = ds.reconstruction()
     recorded = recorded_split(model, loaded, ds)
@@ -81,3 +86,16 @@ def _print(result: Evaluation, part: str) -> None:
             say(f"{label:<{width}}" + "".join(f" {count or '.':>{min(cell, 5)}}" for count in row))
     else:
         note("the confusion matrix is too wide for the terminal; use --json")
+    if result.n <= 20:
+        _list(result)
+
+
+def _list(result: Evaluation) -> None:
+    """Print a line for each image: what it is, and what it was taken for."""
+    names = [shown(str(identity)) for identity in result.ids]
+    long = max(5, *map(len, names))
+    say(f"{'image':<{long}}  true  read as")
+    sureness = result.probabilities.max(axis=1)
+    for name, true, read, p in zip(names, result.true, result.predicted, sureness, strict=True):
+        wrong = "" if true == read else "  wrong"
+        say(f"{name:<{long}}  {result.labels[true]:<4}  {result.labels[read]} {p:.1%}{wrong}")

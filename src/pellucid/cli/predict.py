@@ -34,11 +34,13 @@ def predict(
 ) -> None:
     """Predict the class of image files.
 
-    A file that cannot be read does not keep the others from being done; the exit code is then 1.
+    A file that cannot be read does not keep the others from being done; the exit
+    code is then 1. For a model of digits the figure is found in the photo; which
+    of the two is dark is printed, and --save-seen shows what came of it.
     """
     import numpy as np
 
-    from pellucid.data.images import printable
+    from pellucid.data.images import open_image, printable
     from pellucid.errors import PellucidError
 
     loaded = load_model(model)
@@ -48,8 +50,10 @@ def predict(
         try:
             if problem is not None:
                 raise problem
-            seen.append(loaded.input.read(file))
-            rows.append({"file": printable(file)})
+            prepared = loaded.input.prepare(open_image(file))
+            seen.append(loaded.input.raw(prepared.image))
+            found = {"polarity": prepared.polarity} if prepared.polarity else {}
+            rows.append({"file": printable(file), **found})
         except PellucidError as error:
             rows.append({"file": printable(file), "error": str(error)})
         except OSError as error:
@@ -66,6 +70,8 @@ def predict(
             row["probability"] = float(p[index])
             row["top"] = [[loaded.classes[i], float(p[i])] for i in best]
             row["unsure"] = unsure
+            if "polarity" in row:  # after what every row has
+                row["polarity"] = row.pop("polarity")
     if json_:
         say(json.dumps(rows, allow_nan=False))
     for row in rows:
@@ -73,7 +79,8 @@ def predict(
             fail(row["error"])
         elif not json_:
             words = ", ".join(f"{label} {p:.1%}" for label, p in row["top"])
-            say(shown(f"{row['file']}: {words}"))
+            which = f" ({row['polarity'].replace('-', ' ')})" if "polarity" in row else ""
+            say(shown(f"{row['file']}: {words}{which}"))
             if row["unsure"]:
                 say(f"  not sure: {row['unsure']}")
     if save_seen is not None:

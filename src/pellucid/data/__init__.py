@@ -9,6 +9,7 @@ from pellucid.data.idx import load_idx_folder, read_idx
 from pellucid.data.images import open_image, to_array
 from pellucid.data.loader import Loader
 from pellucid.data.npz import load_npz
+from pellucid.data.preparation import DigitPreparation, Prepared
 from pellucid.data.sources import describe, load
 from pellucid.data.splits import split
 
@@ -16,7 +17,9 @@ __all__ = [
     "Augmentation",
     "CheckReport",
     "Dataset",
+    "DigitPreparation",
     "Loader",
+    "Prepared",
     "Skipped",
     "Splits",
     "check",

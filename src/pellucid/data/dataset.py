@@ -54,6 +54,7 @@ class Dataset:
         ids: What identifies each sample: its number, or its path below the folder.
         skipped: Files that were left out.
         range_given: Whether value_range is known, and not guessed from the pixels.
+        preparation: How a photo becomes an image like these: "resize" or "digit"; see InputSpec.
 
     >>> ds = from_arrays(np.zeros((4, 8, 8)), [0, 1, 0, 1], value_range=(0, 16))
     >>> ds.shape, ds.classes, len(ds)
@@ -69,6 +70,7 @@ class Dataset:
     ids: Sequence[int | str] = field(default=(), repr=False)
     skipped: tuple[Skipped, ...] = ()
     range_given: bool = True
+    preparation: str = "resize"
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from pellucid.data.images import UnreadableImage, open_image, to_array
 from pellucid.data.listing import Picture, scan
 from pellucid.errors import DataError
 from pellucid.shapes import pair, text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how much is done, and of how much (0 where that is not known)."""
@@ -29,6 +32,8 @@ def load_folder(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     strict: bool = False,
+    classes: Sequence[str] = (),
+    prepare: Callable[[Image], Array] | None = None,
     progress: Progress | None = None,
     notes: Notes | None = None,
 ) -> Dataset:
@@ -43,6 +48,8 @@ def load_folder(
         size: (H, W) for all images.
         channels: 1 for gray, 3 for color, whatever the images are.
         strict: Raise at the first unreadable picture; otherwise it is left out and listed in skipped.
+        classes: If given, a folder without class folders will do whose files' names begin with a class, as 7-b.png.
+        prepare: Makes of an opened picture what is kept: uint8, (C, H, W), all of one shape; it is resized if None.
         progress: Called after each picture.
         notes: Called with what the user should know.
 
@@ -51,7 +58,7 @@ def load_folder(
     """
     if size is not None:
         size = pair(size, "size")
-    listing = scan(path)
+    listing = scan(path, classes)
     arrays: list[Array] = []
     kept: list[Picture] = []
     skipped: list[Skipped] = []
@@ -67,14 +74,15 @@ def load_folder(
             sizes.add((image.height, image.width))
             # Large pictures are made small at once: a thousand photos would not fit into memory.
             small = size or (OTHERWISE if max(image.size) > LARGEST_OWN else None)
-            arrays.append(to_array(image, small, channels or (1 if image.mode == "L" else 3)))
+            kind = channels or (1 if image.mode == "L" else 3)
+            arrays.append(to_array(image, small, kind) if prepare is None else prepare(image))
             kept.append(picture)
         if progress is not None:
             progress(done, len(listing.pictures))
     for problem in listing.problems({picture.id for picture in kept}):
         first = f" ({len(skipped)} unreadable, as {skipped[0].file}: {skipped[0].reason})" if skipped else ""
         raise DataError(problem + first)
-    target = size or _common_size(sizes, notes)
+    target = arrays[0].shape[1:] if prepare else size or _common_size(sizes, notes)
     numbers = {name: k for k, name in enumerate(listing.classes)}
     parts = np.array([picture.part for picture in kept])
     return Dataset(

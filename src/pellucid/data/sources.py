@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from pellucid.data.registry import KNOWN
 from pellucid.data.splits import split
 from pellucid.errors import DataError, OptionError, unknown
 from pellucid.shapes import pair
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def load(
@@ -68,6 +73,8 @@ def read(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     strict: bool = False,
+    classes: Sequence[str] = (),
+    prepare: Callable[[Image], Array] | None = None,
     progress: Progress | None = None,
     notes: Notes | None = None,
 ) -> Dataset:
@@ -78,6 +85,8 @@ def read(
         size: As in load.
         channels: 1 or 3: turns the images of a folder gray or into color; as they are if None.
         strict: As in load.
+        classes: As in load_folder.
+        prepare: As in load_folder.
         progress: As in load.
         notes: As in load.
     """
@@ -87,7 +96,16 @@ def read(
         return resize(load_known(source, progress=progress, notes=notes), size)
     path = existing(source)
     if is_class_folder(path):
-        return load_folder(path, size=size, channels=channels, strict=strict, progress=progress, notes=notes)
+        return load_folder(
+            path,
+            size=size,
+            channels=channels,
+            strict=strict,
+            classes=classes,
+            prepare=prepare,
+            progress=progress,
+            notes=notes,
+        )
     if not path.is_dir():
         return resize(load_npz(path), size)
     if (unpacked := cifar.find_unpacked(path)) is not None:
@@ -133,13 +151,13 @@ def is_class_folder(path: Path) -> bool:
 
 def resize(ds: Dataset, size: tuple[int, int] | None) -> Dataset:
     """Return the data set with all images resized to (H, W), bilinear and antialiased, dtype and range kept."""
-    from PIL import Image
+    from PIL import Image as pil
 
     if size is None or ds.shape[1:] == size:
         return ds
     images = np.empty((*ds.images.shape[:2], *size), dtype=ds.images.dtype)
     for old, new in zip(ds.images.reshape(-1, *ds.shape[1:]), images.reshape(-1, *size), strict=True):
-        plane = Image.fromarray(old.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+        plane = pil.fromarray(old.astype(np.float32)).resize(size[::-1], pil.Resampling.BILINEAR)
         values: Array = np.asarray(plane)
         new[...] = values if np.issubdtype(new.dtype, np.floating) else np.rint(values)
     return replace(ds, images=images)

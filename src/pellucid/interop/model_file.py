@@ -25,7 +25,8 @@ from pellucid.shapes import cover, resolve_padding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 a file may hold thresholds of novelty, and the preparation "digit"."""
 _LARGEST_MAPS = 1 << 30
 """Numbers that an image may become on its way through the network: 4 GB as float32."""
 
@@ -62,6 +63,7 @@ class Content:
         classes: Names, in the order of the outputs.
         metrics: Numbers worth keeping.
         data_digest: SHA-256 of the training data.
+        novelty: Fields of the thresholds, if there are any.
     """
 
     network: Network
@@ -69,6 +71,7 @@ class Content:
     classes: tuple[str, ...]
     metrics: dict[str, float]
     data_digest: str
+    novelty: dict[str, Any] | None
 
 
 def write(network: Network, facts: Mapping[str, Any], path: str | Path) -> None:
@@ -76,7 +79,7 @@ def write(network: Network, facts: Mapping[str, Any], path: str | Path) -> None:
 
     Args:
         network: Built.
-        facts: Input spec, classes, metrics and data digest, as plain data.
+        facts: Input spec, classes, metrics, data digest and novelty, as plain data.
         path: Where to.
 
     Raises:
@@ -129,7 +132,8 @@ def read(path: Path) -> Content:
     except PellucidError as error:
         raise FileError(f"{path}: {one_line(error)}") from error
     metrics = {name: value for name, value in document.metrics.items() if value is not None}
-    return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest)
+    novelty = None if document.novelty is None else document.novelty.model_dump()
+    return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest, novelty)
 
 
 def check_sizes(spec: dict[str, Any], held: int) -> None:

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 # Numbers that float32 holds, and their inverses too.
 Moderate = Annotated[float, Field(gt=-1e37, lt=1e37)]
 Positive = Annotated[float, Field(gt=1e-37, lt=1e37)]
+Bounds = tuple[FiniteFloat, FiniteFloat]
 _LARGEST_INPUT = 1 << 26
 
 
@@ -32,7 +33,7 @@ class Input(Strict):
     mean: tuple[Moderate, ...]
     std: tuple[Positive, ...]
     polarity: Literal["dark", "light", "mixed"]
-    preparation: Literal["resize"]
+    preparation: Literal["resize", "digit"]
 
     @model_validator(mode="after")
     def _fits(self) -> Input:
@@ -45,6 +46,13 @@ class Input(Strict):
         return self
 
 
+class Novelty(Strict):
+    """The fields of a Novelty."""
+
+    looks: tuple[Bounds, Bounds, Bounds, Bounds]
+    evidence: tuple[FiniteFloat, ...]
+
+
 class Facts(Strict):
     """What a model is beside its network."""
 
@@ -52,18 +60,21 @@ class Facts(Strict):
     classes: tuple[str, ...]
     metrics: dict[str, FiniteFloat | None]
     data_digest: str
+    novelty: Novelty | None = None
 
     @model_validator(mode="after")
-    def _classes_differ(self) -> Self:
+    def _classes_fit(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class name stands twice")
+        if self.novelty is not None and len(self.novelty.evidence) != len(self.classes):
+            raise ValueError("novelty needs one threshold for each class")
         return self
 
 
 class Document(Facts):
     """What stands beside the tensors of a model file; the digest is checked and taken out before."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     kind: Literal["model"]
     network: dict[str, Any]
 

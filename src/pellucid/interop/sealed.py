@@ -68,7 +68,7 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
     Args:
         path: The file.
         kind: What its fact "kind" must be.
-        version: What its fact "format" must be.
+        version: What its fact "format" may be at most.
         schema: Of the facts; checked strictly.
 
     Returns:
@@ -89,7 +89,7 @@ def read(path: Path, kind: str, version: int, schema: type[Document]) -> tuple[d
         cure = f"use {STANDARD_NAMES[kind]} beside it"
         raise FileError(f"{path} is not a {kind} file, but {facts.get('kind')!r:.40}; {cure}")
     found = facts.get("format")
-    if type(found) is not int or found != version:
+    if type(found) is not int or not 1 <= found <= version:
         raise FileError(f"{path} has format {found!r:.20}, this version reads {version}; install a newer pellucid")
     return arrays, validate(facts, schema, str(path))
 

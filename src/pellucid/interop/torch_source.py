@@ -73,7 +73,8 @@ _PREPROCESS = '''
 def preprocess(images):
     """Return images N x C x H x W as they are stored, values from low to high, as the network's input.
 
-    PREPARATION says how a picture becomes H x W before: "resize" scales it (bilinear, antialiased).
+    PREPARATION says how a picture becomes H x W before: "resize" scales it (bilinear, antialiased), "digit" finds the
+    figure in a photo, which pellucid alone does.
     """
     low, high = VALUE_RANGE
     mean, std = (torch.tensor(v, dtype=torch.{dtype}).view(-1, 1, 1) for v in (MEAN, STD))

@@ -25,6 +25,7 @@ from pellucid.interop.model_file import weights_digest
 from pellucid.model import InputSpec, Model, Normalize
 from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
 from pellucid.nn.spec import to_spec
+from pellucid.novelty import ENOUGH, Novelty
 from pellucid.optim import Optimizer
 from pellucid.schedules import Schedule
 from pellucid.shapes import integer, text
@@ -331,6 +332,9 @@ def fit(
         _save_as_it_goes(folder, trainer, model, exact, config, ds)
     trainer.run()
     _keep_validation(model, trainer.history)
+    if model.classes and trainer.history.best is not None and len(ds.splits.val) >= ENOUGH:
+        unseen = ds.images[ds.splits.val]
+        model.novelty = Novelty.measured(unseen, model.outputs(unseen), spec.value_range)
     path = folder.path if folder is not None else None
     run = Run(model, trainer.history, trainer.stopped, ds, tuple(trainer.warnings), path)
     if folder is not None:

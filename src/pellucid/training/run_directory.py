@@ -16,9 +16,10 @@ from pellucid.data.dataset import Dataset, Splits
 from pellucid.errors import FileError, OptionError
 from pellucid.files import is_temporary, make_folder, read_bytes, sweep, write_atomic
 from pellucid.interop import sealed
-from pellucid.interop.model_file import FORMAT
 from pellucid.model import Model
 from pellucid.training.history import History
+
+_FORMAT = 1  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class RunDirectory:
         """
         facts = {name: value for name, value in vars(checkpoint).items() if name != "arrays"}
         write_atomic(
-            self._checkpoint, sealed.pack(checkpoint.arrays, {"format": FORMAT, "kind": "checkpoint", **facts})
+            self._checkpoint, sealed.pack(checkpoint.arrays, {"format": _FORMAT, "kind": "checkpoint", **facts})
         )
 
     def read_checkpoint(self) -> Checkpoint:
@@ -142,7 +143,7 @@ class RunDirectory:
         """
         from pellucid.interop import schema
 
-        arrays, document = sealed.read(self._checkpoint, "checkpoint", FORMAT, schema.Checkpoint)
+        arrays, document = sealed.read(self._checkpoint, "checkpoint", _FORMAT, schema.Checkpoint)
         return Checkpoint(arrays, document.training.model_dump(mode="json"), document.settings, document.config)
 
     @property

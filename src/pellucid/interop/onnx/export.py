@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -20,7 +20,6 @@ from pellucid._types import Array, Shape
 from pellucid.errors import FileError, OptionError, one_line
 from pellucid.files import write_atomic
 from pellucid.interop.onnx import proof
-from pellucid.metrics import finite
 from pellucid.nn import Layer, Network
 from pellucid.nn.layer import join
 from pellucid.shapes import Padding, adaptive_regions, cover, integer, resized, resolve_padding
@@ -157,7 +156,8 @@ def _to_bytes(network: Network, model: Model | None, preprocessing: bool, opset:
     opsets = [helper.make_opsetid("", opset)]
     file = helper.make_model(made, producer_name="pellucid", ir_version=_IR[opset], opset_imports=opsets)
     if model is not None:
-        helper.set_model_props(file, {"pellucid": canonical.dumps(_facts(model, preprocessing))})
+        facts = {"format": FORMAT, "kind": "onnx", "preprocessing": preprocessing, **model.facts()}
+        helper.set_model_props(file, {"pellucid": canonical.dumps(facts)})
     if file.ByteSize() > _LARGEST_FILE:
         raise OptionError(f"the network takes {file.ByteSize() >> 20} MB, an ONNX file can hold 2 GB")
     try:
@@ -165,19 +165,6 @@ def _to_bytes(network: Network, model: Model | None, preprocessing: bool, opset:
     except Exception as error:  # its exceptions have no common base of their own
         raise OptionError(f"ONNX's checker refuses the graph: {one_line(error, 200)}") from None
     return bytes(file.SerializeToString(deterministic=True))
-
-
-def _facts(model: Model, preprocessing: bool) -> dict[str, Any]:
-    """Return what pellucid.load needs beside the graph."""
-    return {
-        "format": FORMAT,
-        "kind": "onnx",
-        "preprocessing": preprocessing,
-        "input": asdict(model.input),
-        "classes": list(model.classes),
-        "metrics": {name: finite(value) for name, value in model.metrics.items()},
-        "data_digest": model.data_digest,
-    }
 
 
 class Graph:

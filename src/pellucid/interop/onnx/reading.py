@@ -128,7 +128,8 @@ def read_model(path: Path) -> Content:
             raise
         raise FileError(f"{path}: {one_line(error)}") from error
     metrics = {name: value for name, value in document.metrics.items() if value is not None}
-    return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest)
+    novelty = None if document.novelty is None else document.novelty.model_dump()
+    return Content(network, document.input.model_dump(), document.classes, metrics, document.data_digest, novelty)
 
 
 def _without_preprocessing(graph: Graph, document: OnnxDocument) -> Graph:
