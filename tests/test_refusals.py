@@ -37,14 +37,14 @@ def test_a_dark_figure_on_light_ground_is_not_answered_with_confidence(digits_mo
 def test_pictures_of_digits_are_read_in_both_polarities(digits_model):
     """A picture of another size is a photo: the figure is found, whichever of the two is dark."""
     ds = pl.data.load("digits")
-    some = ds.splits.test[:40]
+    some = ds.splits.test[:100]
     for invert in (False, True):
         pictures = []
         for image in ds.images[some, 0]:
             large = Image.fromarray(np.uint8(image * 15)).resize((80, 80), Image.Resampling.BICUBIC)
             framed = np.pad(np.asarray(large), 40)
             pictures.append(Image.fromarray(255 - framed if invert else framed))
-        assert np.mean(digits_model.predict(pictures).indices == ds.targets[some]) >= 0.7
+        assert np.mean(digits_model.predict(pictures).indices == ds.targets[some]) >= 0.65
 
 
 def test_color_photos_have_no_polarity():
