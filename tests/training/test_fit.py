@@ -211,6 +211,7 @@ def test_nothing_is_written_without_out(stripes, net, tmp_path, monkeypatch):
     assert repr(run).startswith("Run(finished, History(1 epochs, best Row(epoch=1")
 
 
+@pytest.mark.capability("H17")
 def test_the_run_directory(stripes, net, tmp_path):
     out = tmp_path / "deep" / "run"
     settings = {"data": "stripes", "note": None}
