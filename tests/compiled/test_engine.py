@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -227,7 +228,10 @@ for signals in (1, 3):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 def test_ctrl_c_in_a_prediction():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+    for _ in range(3):  # a late signal may end the script itself, between two of its statements
+        done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != -signal.SIGINT:
+            break
     assert (done.returncode, done.stdout) == (0, "stopped True\n[] True\n" * 2), done.stderr
 
 

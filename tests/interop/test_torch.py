@@ -575,6 +575,18 @@ def test_the_code_is_the_same_each_time_and_reads_well(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["'); open('made', 'w')  #", '"""', "\\", "a\nopen('made', 'w')", "{x}", "\ud800"])
+def test_names_in_the_code_are_literals(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(2), input_shape=(1, 4, 4))
+    spec = pl.InputSpec((1, 4, 4), (0, 255), (0.0,), (1.0,))
+    code = interop.export_torch(pl.Model(net, spec, (name, "other")), "m").code
+    namespace = {"__name__": "m", "__file__": str(code)}
+    exec(code.read_text(encoding="utf-8"), namespace)
+    assert namespace["CLASSES"] == (name, "other")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.py", "m.safetensors"}
+
+
 def test_a_difference_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     net = models.create("mlp", (1, 5, 5), 3)
     from pellucid.interop import torch_source

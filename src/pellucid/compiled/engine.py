@@ -22,7 +22,7 @@ from pellucid.compiled.layout import ParameterLayout
 from pellucid.compiled.machine import SHORT, Machine
 from pellucid.compiled.program import Program
 from pellucid.compiled.runner import STEP, run_program
-from pellucid.errors import DataError, EngineError, ShapeError
+from pellucid.errors import EngineError, ShapeError
 from pellucid.nn import Loss, Network
 from pellucid.optim import Optimizer
 from pellucid.random import step_keys
@@ -114,7 +114,7 @@ class CompiledEngine:
             x: Canonical input, (N, C, H, W).
         """
         built = self._ready()
-        x = _real(x, built.network)
+        x = built.network.check_images(x)
         x = np.ascontiguousarray(x, dtype=np.float32)
         outputs = np.empty((len(x), *built.output_shape), dtype=np.float32)
         machine = built.predictor
@@ -291,7 +291,7 @@ class _Built:
     ) -> dict[str, Any]:
         """Return what a machine wants for training steps, checked; it then has the present parameters."""
         order, count = self._checked_order(order, batch_size, rates), len(rates)
-        images, targets = _real(images, self.network), np.asarray(targets)
+        images, targets = self.network.check_images(images), np.asarray(targets)
         if len(targets) != len(images):
             raise ShapeError(f"there are {len(images)} images, but {len(targets)} targets")
         if order.min() < 0 or order.max() >= len(images):
@@ -407,13 +407,3 @@ def _group(program: Program) -> int:
 def _example(loss: Loss, shape: Shape) -> Array:
     """Return targets for one image, to let the loss check the output's shape."""
     return np.zeros(1, dtype=np.int64) if loss.takes_labels else np.zeros((1, *shape), dtype=np.float32)
-
-
-def _real(images: Array, network: Network) -> Array:
-    """Return images as an array, if they are real numbers of the network's input shape."""
-    x = np.asarray(images)
-    if x.shape[1:] != network.input_shape:
-        raise ShapeError(f"the network takes (N, {', '.join(map(str, network.input_shape))}), got {x.shape}")
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"images must be numbers, got {x.dtype}")
-    return x

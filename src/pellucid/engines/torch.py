@@ -23,7 +23,7 @@ from pellucid import optim
 from pellucid._types import Array
 from pellucid.compiled import threads as threads_to_use
 from pellucid.engines.torch_module import quiet, tensor, to_loss, to_module
-from pellucid.errors import DataError, EngineError, ShapeError, one_line
+from pellucid.errors import EngineError, ShapeError, one_line
 from pellucid.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Dropout, Dropout2d, Layer, Loss, Network
 from pellucid.optim import Optimizer
 from pellucid.random import GOLDEN, step_keys
@@ -526,11 +526,7 @@ def _mix(z: Any) -> Any:
 
 def _real(images: Array, network: Network) -> Array:
     """Return images as an array of floats, if they are real numbers of the network's input shape."""
-    x = np.asarray(images)
-    if x.shape[1:] != network.input_shape:
-        raise ShapeError(f"the network takes (N, {', '.join(map(str, network.input_shape))}), got {x.shape}")
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"images must be numbers, got {x.dtype}")
+    x = network.check_images(images)
     return x if x.dtype in (np.float32, np.float64) else x.astype(network.dtype)
 
 

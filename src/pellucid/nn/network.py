@@ -16,7 +16,7 @@ import numpy as np
 
 from pellucid._repr import table
 from pellucid._types import Array, Shape
-from pellucid.errors import OptionError, PellucidError, ShapeError
+from pellucid.errors import DataError, OptionError, PellucidError, ShapeError
 from pellucid.nn.layer import Gradients, Layer, check_dtype, join
 from pellucid.random import Stream
 from pellucid.shapes import LARGEST, integer, text
@@ -181,6 +181,23 @@ class Network(Layer):
             raise ShapeError(f"layer {path} ({type(child).__name__}) would give {text(out)} numbers for one image")
         steps.append((path, child, shape, out))
         return out
+
+    def check_images(self, images: Array) -> Array:
+        """Return images as an array, if they are real numbers of the input shape: (N, *input_shape).
+
+        Args:
+            images: Any numbers.
+
+        Raises:
+            ShapeError: For another shape.
+            DataError: For what is no number.
+        """
+        x = np.asarray(images)
+        if x.shape[1:] != self.input_shape:
+            raise ShapeError(f"the network takes (N, {', '.join(map(str, self.input_shape or ()))}), got {x.shape}")
+        if x.dtype.kind not in "fiub":
+            raise DataError(f"images must be numbers, got {x.dtype}")
+        return x
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output, without the batch axis.
