@@ -28,6 +28,7 @@ class Scene:
         pen: Pixels by which strokes grow (or shrink), for a figure of 20 pixels.
         ink: Color.
         chalk: White on a dark board.
+        close: Room on each side to which the photo is cropped, as a share of the figure's longer side.
     """
 
     height: tuple[float, float] = (0.3, 0.7)
@@ -46,6 +47,7 @@ class Scene:
     noise: float = 4.0
     perspective: float = 0.0
     blur: float = 1.0
+    close: float | None = None
     turned: bool = False
     quality: int = 90
 
@@ -71,6 +73,7 @@ KINDS: dict[str, Change] = {
         "height": (0.2, 0.4),
         "place": tuple(rng.permutation([rng.choice([0.0, 1.0]), rng.uniform()])),
     },
+    "cropped close": lambda rng: {"close": rng.uniform(0.03, 0.1)},
     "turned by EXIF": lambda rng: {"turned": True},
     "thin pen": lambda rng: {"pen": -rng.uniform(0.7, 1.3)},
     "thick pen": lambda rng: {"pen": rng.uniform(0.5, 0.9)},
@@ -98,6 +101,8 @@ def photo(digit: np.ndarray, kind: str, rng: np.random.Generator, frame: tuple[i
     drawn = scene(kind, rng)
     size = frame if rng.uniform() < 0.7 else frame[::-1]
     alpha = _place(_stroke(digit / 255.0, drawn, min(size), rng), drawn, size, rng)
+    if drawn.close is not None:
+        alpha = _cropped(alpha, drawn.close)
     return shoot(alpha, drawn, rng)
 
 
@@ -186,6 +191,13 @@ def _place(figure: np.ndarray, drawn: Scene, size: tuple[int, int], rng: np.rand
     alpha = np.zeros(size, dtype=np.float32)
     alpha[corner[0] : corner[0] + figure.shape[0], corner[1] : corner[1] + figure.shape[1]] = figure
     return alpha
+
+
+def _cropped(alpha: np.ndarray, room: float) -> np.ndarray:
+    rows, columns = np.flatnonzero(alpha.max(1) > 0.5), np.flatnonzero(alpha.max(0) > 0.5)
+    margin = int(room * max(np.ptp(rows), np.ptp(columns)))
+    top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
+    return alpha[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1]
 
 
 def _warped(alpha: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

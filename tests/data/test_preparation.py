@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 import pellucid as pl
 import photos
 from pellucid.data import DigitPreparation, open_image
-from pellucid.data.preparation import background, border_connected, fitted, largest_figure, with_pen
+from pellucid.data.preparation import background, border_connected, drawn_ground, fitted, largest_figure, with_pen
 from pellucid.errors import OptionError
 from pellucid.report.plots import preparation as figure_of_steps
 
@@ -199,6 +199,35 @@ def test_noise_in_any_size_gives_an_image(size):
 def test_a_figure_at_the_very_border_is_still_found():
     cut = seven().crop((100, 103, 260, 300))
     assert DigitPreparation()(cut).image.any(axis=1).sum() == 20
+
+
+def test_a_figure_that_fills_a_drawn_picture_is_kept_and_rules_are_not():
+    """An image of the data set, enlarged without a margin, has no paper around it."""
+    ds = pl.data.load("digits")
+    for image in ds.images[:20, 0]:
+        enlarged = np.asarray(Image.fromarray(np.uint8(image * 15)).resize((80, 80), Image.Resampling.BICUBIC))
+        for picture in (enlarged, 255 - enlarged, np.pad(enlarged, 20)):
+            seen = DigitPreparation((8, 8))(Image.fromarray(picture)).image
+            # By a pixel they may be aside: centered by mass.
+            assert max(np.corrcoef(np.roll(seen, by, 1).ravel(), image.ravel())[0, 1] for by in (-1, 0, 1)) > 0.7
+    ruled, drawn = seven(ink=(0, 0, 0), paper=(255, 255, 255)), seven(ink=(0, 0, 0), paper=(255, 255, 255))
+    for y in range(20, 300, 40):
+        ImageDraw.Draw(ruled).line([(0, y), (400, y)], fill=(150, 170, 220), width=2)
+    assert same_figure(DigitPreparation()(ruled).image, DigitPreparation()(drawn).image)
+
+
+def test_the_ground_of_a_drawing_is_told_from_paper():
+    drawing = np.zeros((80, 60))
+    drawing[:, 20:36] = 1.0
+    drawing[30:50] = 1.0
+    assert drawn_ground(drawing) == 0.0
+    assert drawn_ground(1 - drawing) == 1.0
+    assert (
+        drawn_ground(np.rint(np.clip(drawing + np.random.default_rng(0).normal(0.2, 0.01, (80, 60)), 0, 1) * 255) / 255)
+        is None
+    )
+    drawing[0] = 1.0  # one side has none of the ground: a table's edge
+    assert drawn_ground(drawing) is None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in photos.KINDS if kind not in ("specks", "squared")])

@@ -25,6 +25,9 @@ _WORK = 640  # pixels of the longer side on which the figure is looked for
 _COARSE = 32  # pixels of the longer side on which the background is estimated
 _FINE = 6  # times the box: the size at which the figure's outline is drawn
 _LEVELS = 10  # of gray, by which what reaches the border is told from what does not
+_EVEN = 0.15  # difference of light within which a border is all paper
+_FILLING = 0.15  # of a drawn picture: a figure, and no rules
+_NEAR = 8  # of 255: what a camera's noise leaves of one color
 _SMALLEST = 0.025  # of the picture's longer side: what is smaller is dirt
 
 
@@ -108,12 +111,14 @@ class DigitPreparation:
         ink = np.maximum(difference, 0)
         steps["ink"] = ink
         least = max(0.08, 6 * _noise(difference))
-        if self.clear_border:
+        drawn = drawn_ground(plane) is not None
+        if self.clear_border and not (drawn and np.mean(ink > least / 2) > _FILLING):
             cleared = ink - border_connected(ink)
             # A figure that touches the border itself would be gone; it does so at one place, unlike rules and tables.
             if _top(cleared) <= max(least, 0.25 * _top(ink)):
                 cleared = np.where(_across(ink > least / 2), 0, ink)
-            ink = cleared
+            # Nor has a drawing anything at its border but the figure and weaker rules.
+            ink = ink if drawn and _top(cleared) <= least else cleared
             steps["without what reaches the border"] = ink
         figure = largest_figure(ink, least, self.threshold)
         steps["figure"] = figure
@@ -168,20 +173,46 @@ def background(plane: Array) -> Array:
     """Return the paper without the figure: a wide median at low resolution, then a narrower one.
 
     Light changes slowly, or at edges, which a median follows; a figure covers less than half of a wide window. What
-    stands out from the wide median without reaching the border is a figure, and makes way before the narrow one.
+    stands out from the wide median without reaching the border is a figure, and makes way before the narrow one. Where
+    the picture was drawn its ground is known.
 
     Args:
         plane: (h, w), 0 to 1.
     """
     from scipy import ndimage
 
+    drawn = drawn_ground(plane)
+    if drawn is not None:
+        return np.full_like(plane, drawn)
     coarse = _resized(plane, _scaled(plane.shape, min(1.0, _COARSE / max(plane.shape))))
     coarser = _resized(coarse, _scaled(coarse.shape, 0.5))
     wide = _resized(ndimage.median_filter(coarser, _odd(coarser.shape, 1.0)), coarse.shape)
+    rim = np.concatenate([coarse[0], coarse[-1], coarse[1:-1, 0], coarse[1:-1, -1]])
+    if np.subtract(*np.percentile(rim, (90, 10))) < _EVEN:
+        wide = np.full_like(coarse, np.median(rim))
     stands_out = np.abs(coarse - wide) > 0.2
     figure = ndimage.binary_dilation(stands_out & ~_along_border(stands_out, 0.15))
     narrow = ndimage.median_filter(np.where(figure, wide, coarse), _odd(coarse.shape, 0.2))
     return _resized(ndimage.gaussian_filter(narrow, 1), plane.shape)
+
+
+def drawn_ground(plane: Array) -> float | None:
+    """Return the ground of a drawn picture, or of a stored image enlarged; None for a photo.
+
+    It has exactly one value, at many pixels and half of the border, where a camera leaves many values close together.
+
+    Args:
+        plane: (h, w), 0 to 1, multiples of 1/255.
+    """
+    some = max(1, max(plane.shape) // 160)
+    values = np.rint(plane[::some, ::some] * 255).astype(np.intp)
+    counts = np.bincount(values.ravel(), minlength=256)
+    ground = int(counts.argmax())
+    near = counts[max(0, ground - _NEAR) : ground + _NEAR + 1].sum() - counts[ground]
+    if counts[ground] < 0.15 * values.size or near > 0.5 * counts[ground]:
+        return None
+    sides = [np.mean(np.rint(side * 255) == ground) for side in (plane[0], plane[-1], plane[:, 0], plane[:, -1])]
+    return ground / 255 if np.mean(sides) >= 0.5 and min(sides) > 0 else None
 
 
 def border_connected(ink: Array) -> Array:
