@@ -230,7 +230,9 @@ def autoencoder(
 
     Each convolution 3x3 halves height and width (rounded up), and its mirror brings back the very size that it got:
     output_padding is what the halving rounded away. Sigmoid keeps the output between 0 and 1, the range of the targets
-    that Dataset.reconstruction makes. Nothing follows the bottleneck, so that a code may be any numbers.
+    that Dataset.reconstruction makes. Nothing follows the bottleneck, so that a code may be any numbers. With more than
+    two convolutions batch norm stands before each ReLU and weights start as He's: without them many a deep one never
+    learns more than that most pixels are black.
 
     Args:
         input_shape: (C, H, W) of the images.
@@ -248,25 +250,30 @@ def autoencoder(
     """
     if len(input_shape) != 3 or not filters:
         raise OptionError(f"an autoencoder needs (C, H, W) and at least one convolution, got {input_shape}, {filters}")
+    deep = len(filters) > 2
+    init = "he_uniform" if deep else "default"
+
+    def active(channels: int) -> list[Layer]:
+        return [BatchNorm2d(channels), ReLU()] if deep else [ReLU()]
+
     encoder: list[Layer] = []
-    decoder: list[Layer] = [Sigmoid()]
+    decoder: list[Layer] = []
     shape: Shape = input_shape
-    for count in filters:
-        conv = Conv2d(shape[0], count, 3, stride=2, padding=1)
+    for number, count in enumerate(filters, 1):
+        conv = Conv2d(shape[0], count, 3, stride=2, padding=1, init=init)
         after: Shape = conv.output_shape(shape)
         back: list[Layer]
         if upsample:
-            back = [Upsample(size=shape[1:]), Conv2d(count, shape[0], 3, padding=1)]
+            back = [Upsample(size=shape[1:]), Conv2d(count, shape[0], 3, padding=1, init=init)]
         else:
             least = transposed_sizes(after[1:], conv.kernel_size, conv.stride, (1, 1), (0, 0), (1, 1))
             rest = tuple(n - m for n, m in zip(shape[1:], least, strict=True))
-            back = [ConvTranspose2d(count, shape[0], 3, stride=2, padding=1, output_padding=rest)]
-        encoder += [conv, ReLU()]
-        decoder = [*back, *([ReLU()] if len(decoder) > 1 else []), *decoder]
+            back = [ConvTranspose2d(count, shape[0], 3, stride=2, padding=1, output_padding=rest, init=init)]
+        is_code = bottleneck is None and number == len(filters)
+        encoder += [conv, *([] if is_code else active(count))]
+        decoder = [*back, *(active(shape[0]) if decoder else [Sigmoid()]), *decoder]
         shape = after
-    if bottleneck is None:
-        encoder.pop()
-    else:
+    if bottleneck is not None:
         size = math.prod(shape)
         encoder += [Flatten(), Linear(size, bottleneck)]
         decoder = [Linear(bottleneck, size), ReLU(), Unflatten(1, shape), *decoder]

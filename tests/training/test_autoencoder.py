@@ -269,3 +269,16 @@ def test_plain_and_convolutional_classifiers_side_by_side():
     assert lines[0].split()[4] == f"{plain.loss:.4f}", "the loss is a number"
     with pytest.raises(OptionError, match="networks must be a dict"):
         pl.compare({}, ds)
+
+
+@pytest.mark.capability("C12", "C13")
+@pytest.mark.parametrize("upsample", [False, True])
+def test_deep_ones_learn_with_every_seed(real_data, upsample):
+    """More than that most pixels are black, and more than the mean of all images."""
+    ds = pl.data.load("mnist", subset=4000).reconstruction()
+    targets = ds.targets[ds.splits.test[:1000]]
+    mean = ((targets - targets.mean(axis=0)) ** 2).mean()
+    for seed in range(3):
+        net = models.autoencoder((1, 28, 28), (16, 32, 32, 4), None, upsample=upsample)
+        run = pl.fit(net, ds, epochs=5, seed=seed, progress=False)
+        assert ((run.model.outputs(ds.images[ds.splits.test[:1000]]) - targets) ** 2).mean() < 0.85 * mean
