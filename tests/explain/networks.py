@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid import nn
+from pellucid import interop, nn
 from pellucid.model import InputSpec, Model
 
 NETS = {
@@ -53,47 +53,6 @@ def picture(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
-def twin(torch, layer: nn.Layer):
-    """The same network in PyTorch, in float64, with the same state-dict."""
-    module = _module(torch, layer).double().eval()
-    module.load_state_dict({name: torch.tensor(value) for name, value in layer.state_dict().items()})
-    return module
-
-
-def _module(torch, layer: nn.Layer):
-    children = (
-        {name: _module(torch, child) for name, child in layer.children()} if isinstance(layer, nn.Network) else {}
-    )
-    if isinstance(layer, nn.Sequential):
-        return torch.nn.Sequential(*children.values())
-    if isinstance(layer, nn.Network):
-        return _container(torch, layer, children)
-    if isinstance(layer, (nn.Identity, nn.Dropout)):
-        return _copy(torch)
-    options = {name: value for name, value in layer.config().items() if name not in ("init", "weight_init")}
-    return getattr(torch.nn, type(layer).__name__)(**options)
-
-
-def _copy(torch):
-    class Copy(torch.nn.Module):
-        """Identity as a step of its own, so that its output has a gradient of its own."""
-
-        def forward(self, x):
-            return x.clone()
-
-    return Copy()
-
-
-def _container(torch, layer: nn.Network, children: dict):
-    class Container(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, child in children.items():
-                self.add_module(name, child)
-
-        def forward(self, x):
-            if isinstance(layer, nn.Residual):
-                return self.body(x) + (self.shortcut(x) if layer.shortcut is not None else x)
-            return torch.cat([child(x) for child in self.children()], dim=1)
-
-    return Container()
+def twin(net: nn.Network):
+    """The same network in PyTorch, in float64."""
+    return interop.to_torch(net).double()

@@ -25,7 +25,7 @@ def pair(request, torch):
     m = model(network(request.param))
     image = picture()
     x = m.input.canonical(m.prepared(image)).astype(np.float64)
-    return m, image, twin(torch, m.network), torch.tensor(x)
+    return m, image, twin(m.network), torch.tensor(x)
 
 
 def test_saliency(captum, pair):
@@ -81,7 +81,7 @@ def test_occlusion(captum, pair, window, stride):
 )
 def test_grad_cam(captum, torch, name, layer):
     m, image = model(network(name)), picture()
-    net = twin(torch, m.network)
+    net = twin(m.network)
     x = torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64))
     for target in range(3):
         at = net.get_submodule(str(layer))
@@ -94,7 +94,7 @@ def test_colors(captum, torch):
         nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2), input_shape=(3, 6, 7), dtype="float64"
     )
     m, image = model(net), picture((3, 6, 7))
-    other, x = twin(torch, net), torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64))
+    other, x = twin(net), torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64))
     assert_near(
         explain.saliency(m, image, 0), captum.Saliency(other).attribute(x.clone().requires_grad_(), target=0)[0], 1e-9
     )
@@ -105,7 +105,7 @@ def test_colors(captum, torch):
 def test_an_output_that_is_a_map(captum, torch):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.ConvTranspose2d(2, 1, 3), input_shape=SHAPE, dtype="float64")
     m, image = model(net, classes=False), picture()
-    other, x = twin(torch, net), torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64))
+    other, x = twin(net), torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64))
     expected = captum.Saliency(other).attribute(x.clone().requires_grad_(), target=(0, 3, 4))[0]
     assert_near(explain.saliency(m, image, (0, 3, 4)), expected, 1e-9)
     assert explain.grad_cam(m, image).shape == SHAPE[1:]

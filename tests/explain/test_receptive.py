@@ -104,7 +104,7 @@ def test_effective_field_is_pytorchs_gradient_and_lies_in_the_box(torch):
         nn.LazyLinear(2), input_shape=(3, 13, 11), dtype="float64", seed=1,
     )  # fmt: skip
     m, image = model(net), picture((3, 13, 11))
-    other = twin(torch, net)
+    other = twin(net)
     x = torch.tensor(m.input.canonical(m.prepared(image)).astype(np.float64), requires_grad=True)
     for layers, place, cell in ((3, "2", (5, 4)), (4, "3", (0, 3)), (6, "5", 1)):
         y = other[:layers](x)[0]
