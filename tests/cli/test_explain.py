@@ -39,6 +39,16 @@ def test_one_command_from_a_model_to_a_page_with_all_pictures(cli, trained, digi
     assert f"<strong><bdi>{label}</bdi></strong>" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.capability("F4")
+def test_a_photo_shows_how_the_input_came_about(cli, trained, digit, tmp_path):
+    for name in ("stored", "photo"):
+        if name == "photo":
+            Image.open(digit).resize((240, 240), Image.Resampling.BICUBIC).save(digit)
+        assert cli("explain", trained, digit, "--out", tmp_path / name).code == 0
+        assert ("preparation.png" in sources(tmp_path / name / "index.html")) == (name == "photo")
+    assert "The ink is light on dark" in (tmp_path / "photo" / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.capability("F11")
 def test_data_and_target(cli, trained, digit, tmp_path):
     out = tmp_path / "deep" / "out"

@@ -7,6 +7,7 @@ Of values with a sign 0 lies in the middle of a scale that reaches as far to bot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from pellucid.report.plots import BLUE, GREEN, ORANGE, RED, show
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pellucid.data.preparation import Prepared
 
 WIDTH = 4.2
 """Of every figure, in inches."""
@@ -303,6 +306,27 @@ def gallery(
         )
     if labels:
         ax.set_ylim(whole.shape[0] - 0.5, -gap)
+    return figure
+
+
+def preparation(prepared: Prepared) -> Figure:
+    """Return a figure of each step from a picture to what the network sees.
+
+    Args:
+        prepared: What data.DigitPreparation or InputSpec.prepare returned.
+    """
+    steps = prepared.steps or {"seen": prepared.image.reshape(-1, *prepared.image.shape[-2:])[0] / 255}
+    columns = min(3, len(steps))
+    rows = -(-len(steps) // columns)
+    h, w = next(iter(steps.values())).shape
+    figure = _figure(min(rows * WIDTH / columns * (h / w + 0.25), 14.0))
+    axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for ax in axes[len(steps) :]:
+        ax.axis("off")
+    for ax, (name, step) in zip(axes, steps.items(), strict=False):
+        ax.imshow(step, cmap="gray", vmin=0, vmax=1)
+        _plain(ax)
+        ax.set_title(fill(name, 17), fontsize=_SMALL, color=_WORDS, pad=3)
     return figure
 
 

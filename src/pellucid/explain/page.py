@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from pellucid import nn
 from pellucid._types import Array
 from pellucid.data.dataset import Dataset, rescaled
+from pellucid.data.images import open_image
+from pellucid.data.preparation import Prepared
 from pellucid.errors import DataError, OptionError, one_line
 from pellucid.explain import figures
 from pellucid.explain.attribution import cam_layer, grad_cam, integrated_gradients, occlusion, saliency
@@ -134,6 +136,9 @@ class _Work:
         if ds is not None and ds.shape != model.input.shape:
             raise DataError(f"the data have images {text(ds.shape)}, the model takes {text(model.input.shape)}")
         self.raw: Array = raw[0]
+        given: Any = image
+        is_picture = isinstance(given, (str, Path)) or hasattr(given, "getexif")
+        self.preparation = model.input.prepare(open_image(given)) if is_picture else Prepared(self.raw)
         self.trace: Trace = trace(self.network, model.input.canonical(raw))
         self.output: Array = self.trace.outputs[""][0]
         self.cell = target_cell(model, self.output, target)
@@ -198,6 +203,17 @@ class _Work:
         figure.set_size_inches(2.4, 2.4 * h / w)
         alt = f"the image as the network gets it, {h} by {w} pixels"
         self.add(section, "seen", figure, "The input", "", alt)
+        found = self.preparation
+        if found.steps:
+            self.add(
+                section,
+                "preparation",
+                figures.preparation(found),
+                "How it came about",
+                f"The ink is {found.polarity.replace('-', ' ')}, best seen in {found.channel}. The figure is found, "
+                "its strokes brought to a usual width, fitted, and centered by mass.",
+                f"{len(found.steps)} steps from the picture to the input: {', '.join(found.steps)}",
+            )
         yield section
 
     def maps(self) -> Iterator[Section]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pellucid.data.dataset import Dataset
-    from pellucid.data.preparation import Prepared
     from pellucid.metrics import Evaluation
     from pellucid.training import History
 
@@ -242,24 +241,3 @@ def write_all(folder: Path, history: History, ds: Dataset, part: str, evaluation
         figures["samples.png"] = samples(ds, ds.indices(part)[picked], names)
     for name, figure in figures.items():
         write_atomic(folder / name, to_png(figure))
-
-
-def preparation(prepared: Prepared) -> Figure:
-    """Return a figure of each step from the photo of a digit to what the network sees.
-
-    Args:
-        prepared: What data.DigitPreparation or InputSpec.prepare returned.
-    """
-    steps = prepared.steps or {"seen": prepared.image.reshape(-1, *prepared.image.shape[-2:])[0] / 255}
-    columns = min(4, len(steps))
-    lines = -(-len(steps) // columns)
-    figure = _figure(2.4 * columns, 2.4 * lines)
-    axes = np.ravel(figure.subplots(lines, columns, squeeze=False))
-    for ax in axes:
-        ax.axis("off")
-    for ax, (name, step) in zip(axes, steps.items(), strict=False):
-        ax.imshow(step, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(name, fontsize=9, pad=2)
-    if prepared.polarity:
-        figure.suptitle(f"{prepared.polarity.replace('-', ' ')}, {prepared.channel}", fontsize=10)
-    return figure
