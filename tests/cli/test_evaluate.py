@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import pellucid as pl
 
@@ -126,6 +126,26 @@ def test_own_digits_in_class_folders_are_prepared_as_predict_does(cli, trained, 
     answers = json.loads(cli("predict", trained, tmp_path / "own", "--json").out)
     read = [line.split()[2:4] for line in out.splitlines()[-2:]]
     assert read == [[row["label"], f"{row['probability']:.1%}"] for row in answers]
+
+
+@pytest.mark.capability("F5")
+def test_own_digits_are_saved_as_a_data_set(cli, trained, tmp_path):
+    """What is saved needs no preparation: another evaluation says the same."""
+    for k in range(10):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        image = Image.new("L", (120, 150), 230)
+        ImageDraw.Draw(image).text((60, 75), str(k), 40, ImageFont.load_default(90), anchor="mm")
+        image.save(tmp_path / "own" / f"{k}-mine.png")
+    first = json.loads(cli("evaluate", trained, tmp_path / "own", "--json", "--save-seen", tmp_path / "set").out)
+    files = sorted(path.relative_to(tmp_path / "set").as_posix() for path in (tmp_path / "set").rglob("*.png"))
+    assert files == [f"{k}/{k:03d}-{k}-mine.png" for k in range(10)]
+    with Image.open(tmp_path / "set" / files[3]) as seen:
+        assert seen.size == (8, 8)
+    again = json.loads(cli("evaluate", trained, tmp_path / "set", "--json").out)
+    assert {name: first[name] for name in ("accuracy", "confusion", "n")} == {
+        name: again[name] for name in ("accuracy", "confusion", "n")
+    }
+    assert again["loss"] == pytest.approx(first["loss"], rel=0.02)  # 16 levels of gray were 255
 
 
 def test_a_name_that_says_no_class_is_refused(cli, trained, tmp_path):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from pellucid._types import Array
     from pellucid.data import Dataset
     from pellucid.model import Model
 
@@ -105,3 +106,37 @@ def recorded_split(path: str, model: Model, ds: Dataset) -> Dataset | None:
     if folder.is_dir() and (folder / "splits.json").exists() and ds.digest() == model.data_digest:
         return RunDirectory(folder).recorded_splits(ds)
     return None
+
+
+def write_seen(
+    folder: Path,
+    names: Sequence[str],
+    images: Sequence[Array] | Array,
+    value_range: tuple[float, float],
+    labels: Sequence[str] | None = None,
+) -> None:
+    """Write what the network saw as PNG files, numbered so that equal names do not collide.
+
+    With labels each class gets a folder of its own: a data set.
+    """
+    import io
+
+    from PIL import Image
+
+    from pellucid.errors import DataError
+    from pellucid.files import make_folder, write_atomic
+    from pellucid.report.plots import show
+
+    for label in set(labels or ()):
+        if label in (".", "..") or Path(label).name != label or not label.isprintable():
+            raise DataError(f"cannot make a folder for the class {label!r}: its name is no file name")
+    make_folder(folder)
+    with progress_bar("writing images") as progress:
+        for number, (name, image) in enumerate(zip(names, images, strict=True)):
+            progress(number, len(names))
+            buffer = io.BytesIO()
+            Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")
+            into = folder
+            if labels is not None:
+                make_folder(into := folder / labels[number])
+            write_atomic(into / f"{number:03d}-{Path(name).stem[:100]}.png", buffer.getvalue())

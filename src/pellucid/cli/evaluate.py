@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli.app import app, shown
-from pellucid.cli.common import load_data, load_model, note, recorded_split, say
+from pellucid.cli.common import load_data, load_model, note, recorded_split, say, write_seen
 
 if TYPE_CHECKING:
     from pellucid.metrics import Evaluation
@@ -18,6 +19,8 @@ EPILOG = """[bold]Examples[/bold]
 pellucid evaluate runs/digits-1 digits
 
 pellucid evaluate runs/m mnist --split val --json
+
+pellucid evaluate runs/m my-digits --save-seen my-set
 """
 
 
@@ -27,6 +30,9 @@ def evaluate(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A known name, a folder, IDX files, or an .npz file.")],
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    save_seen: Annotated[
+        Path | None, typer.Option(help="Write what the network saw here, in a folder for each class: a data set.")
+    ] = None,
 ) -> None:
     """Evaluate a model: loss, accuracy, recall and precision of each class, confusion matrix.
 
@@ -53,15 +59,22 @@ def evaluate(
     if recorded is not None:
         ds = recorded
     part = split or ("all" if recorded is None else default_part(ds))
-    if not loaded.classes:
+    if loaded.classes:
+        result = measure(loaded, ds, part)
+    else:
         errors = reconstruction_errors(loaded, ds, part)
-        if json_:
-            say(json.dumps({"mse": finite(errors.mean()), "n": len(errors)}))
-        else:
-            say(f"mean squared error {errors.mean():.5f}, {len(errors)} images ({_whose(part)})")
-        return
-    result = measure(loaded, ds, part)
-    if json_:
+    if save_seen is not None:
+        which = ds.indices(part)
+        labels = [loaded.classes[k] for k in ds.targets[which]] if loaded.classes else None
+        write_seen(save_seen, [str(ds.ids[i]) for i in which], ds.images[which], ds.value_range, labels)
+    if not loaded.classes:
+        document = {"mse": finite(errors.mean()), "n": len(errors)}
+        say(
+            json.dumps(document)
+            if json_
+            else f"mean squared error {errors.mean():.5f}, {len(errors)} images ({_whose(part)})"
+        )
+    elif json_:
         say(json.dumps(result.to_dict(), allow_nan=False))
     else:
         _print(result, part)

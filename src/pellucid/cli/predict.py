@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli.app import app, fail, shown
-from pellucid.cli.common import load_model, say
+from pellucid.cli.common import load_model, say, write_seen
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
@@ -84,7 +84,7 @@ def predict(
             if row["unsure"]:
                 say(f"  not sure: {row['unsure']}")
     if save_seen is not None:
-        _save(save_seen, [row["file"] for row in good], seen, loaded.input.value_range)
+        write_seen(save_seen, [row["file"] for row in good], seen, loaded.input.value_range)
     if len(good) < len(rows):
         raise typer.Exit(1)
 
@@ -107,23 +107,3 @@ def _files(images: list[str]) -> Iterator[tuple[str, PellucidError | None]]:
         yield from ((str(file), None) for file in inside)
         if not inside:
             yield given, DataError(f"{printable(given)} is a folder without images (PNG, JPEG, BMP or GIF)")
-
-
-def _save(folder: Path, files: list[str], seen: list[Any], value_range: tuple[float, float]) -> None:
-    """Write what the network saw as PNG files, numbered so that equal names do not collide."""
-    import io
-
-    from PIL import Image
-
-    from pellucid.errors import FileError
-    from pellucid.files import write_atomic
-    from pellucid.report.plots import show
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    for number, (file, image) in enumerate(zip(files, seen, strict=True)):
-        buffer = io.BytesIO()
-        Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")
-        write_atomic(folder / f"{number:03d}-{Path(file).stem[:100]}.png", buffer.getvalue())
