@@ -63,8 +63,8 @@ def open_image(source: Source, max_pixels: int | None = None) -> Image:
     """Return a picture as it is meant to be seen: upright, on white, 8 bits a channel, mode "L" or "RGB".
 
     Files are recognized by their content, whatever they are called: PNG, JPEG, BMP and GIF (its first frame).
-    The EXIF orientation is applied, transparency is laid on white, CMYK and palettes become RGB; a palette
-    of grays becomes "L". 16-bit grays (modes "I;16" and "I") are divided by 257, so that 65535 becomes 255.
+    The EXIF orientation is applied, transparency is laid on white (on black where that leaves nothing to be seen), CMYK
+    and palettes become RGB; a palette of grays becomes "L". 16-bit grays (modes "I;16" and "I") are divided by 257, so that 65535 becomes 255.
     Floats (mode "F") are multiplied by 255 where none is above 1, and otherwise taken as 0 to 255 and clipped.
 
     Args:
@@ -241,7 +241,11 @@ def _plain(image: Image) -> Image:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = pil.new("RGBA", image.size, "white")
-        return pil.alpha_composite(white, rgba).convert("RGB").convert(mode)
+        laid = pil.alpha_composite(white, rgba).convert("RGB")
+        if laid.convert("L").getextrema() == (255, 255) and rgba.getchannel("A").getbbox() is not None:
+            # White on nothing, as from a sketch pad.
+            laid = pil.alpha_composite(pil.new("RGBA", image.size, "black"), rgba).convert("RGB")
+        return laid.convert(mode)
     if mode == "L" and image.mode == "P":
         return image.convert("RGB").convert("L")
     return image.convert(mode)
