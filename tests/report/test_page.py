@@ -179,6 +179,23 @@ def test_mistakes_and_suspects_are_shown_with_their_images_and_ids(run):
     assert f"{suspects} held-out images were read as another class" in found.text
 
 
+def test_the_commonest_mistakes_are_few_and_short(run):
+    names = ("oak " + "a" * 120 + " old", "oak " + "a" * 120 + " young", *"cdefg")
+    true, read_as = np.divmod(np.arange(49), 7)
+    times = np.where(true == read_as, 5, 1 + (true == 0) * (read_as == 1))
+    true, read_as = np.repeat(true, times), np.repeat(read_as, times)
+    judged = metrics.measure(np.eye(7)[read_as], true, names, np.arange(len(true)))
+    ds = from_arrays(np.zeros((len(true), 1, 6, 5), np.uint8), true, classes=names)
+    ds = ds.with_splits(Splits(np.empty(0, int), np.empty(0, int), np.arange(len(true))))
+    found = evaluated(replace(run, dataset=ds), {"test": judged})
+    listed = re.findall(r"<li>(.*?)</li>", found.html)
+    assert (
+        listed[0] == f"<bdi>oak {'a' * 11}…{'a' * 12} old</bdi> read as <bdi>oak {'a' * 11}…{'a' * 10} young</bdi> (2)"
+    )
+    assert listed[1].startswith("<bdi>oak") and listed[1].endswith("read as <bdi>c</bdi> (1)")
+    assert len(listed) == 6
+
+
 @pytest.mark.capability("F2")
 def test_kernels_and_maps_are_those_of_the_first_convolution(run):
     found = read(run.path)
