@@ -20,7 +20,7 @@ from pellucid.errors import one_line
 from pellucid.files import write_atomic
 from pellucid.metrics import Evaluation
 from pellucid.nn import Conv2d, Network
-from pellucid.report.charts import Chart, Series, chart
+from pellucid.report.charts import Chart, Series, chart, matrix
 from pellucid.report.plots import show
 from pellucid.shapes import text
 from pellucid.summary import size, summarize
@@ -329,7 +329,7 @@ def _overfit(history: History) -> tuple[int, float] | None:
 
 
 def _confusion(found: Evaluation) -> dict[str, Any]:
-    """Return the rows of the confusion matrix with shades, or a picture of many classes; and the commonest mistakes."""
+    """Return the rows of the confusion matrix with shades, or a drawing of many; and the commonest mistakes."""
     counts = found.confusion
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = counts * ~np.eye(len(counts), dtype=bool)
@@ -339,7 +339,7 @@ def _confusion(found: Evaluation) -> dict[str, Any]:
     many = len(counts) > _MANY
     return {
         "rows": [] if many else list(zip(found.labels, counts.tolist(), tint.tolist(), strict=True)),
-        "picture": _png(1 - np.maximum(share, 0.5 * (wrong > 0)), largest=1000) if many else None,
+        "matrix": matrix(f"confusion matrix of {len(counts)} classes", tint) if many else None,
         "commonest": [(found.labels[i], found.labels[j], int(wrong[i, j])) for i, j in pairs],
     }
 
