@@ -189,11 +189,9 @@ def test_the_commonest_mistakes_are_few_and_short(run):
     ds = ds.with_splits(Splits(np.empty(0, int), np.empty(0, int), np.arange(len(true))))
     found = evaluated(replace(run, dataset=ds), {"test": judged})
     listed = re.findall(r"<li>(.*?)</li>", found.html)
-    assert (
-        listed[0] == f"<bdi>oak {'a' * 11}…{'a' * 12} old</bdi> read as <bdi>oak {'a' * 11}…{'a' * 10} young</bdi> (2)"
-    )
-    assert listed[1].startswith("<bdi>oak")
-    assert listed[1].endswith("read as <bdi>c</bdi> (1)")
+    old, young = f"oak {'a' * 11}…{'a' * 12} old", f"oak {'a' * 11}…{'a' * 10} young"
+    assert listed[0] == f"<bdi>{old}</bdi> <em>read as</em> <bdi>{young}</bdi> (2)"
+    assert listed[1] == f"<bdi>{old}</bdi> <em>read as</em> <bdi>c</bdi> (1)"
     assert len(listed) == 6
 
 
