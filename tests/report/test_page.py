@@ -179,6 +179,22 @@ def test_mistakes_and_suspects_are_shown_with_their_images_and_ids(run):
     assert f"{suspects} held-out images were read as another class" in found.text
 
 
+def test_the_commonest_mistakes_are_few_and_short(run):
+    names = ("oak " + "a" * 120 + " old", "oak " + "a" * 120 + " young", *"cdefg")
+    true, read_as = np.divmod(np.arange(49), 7)
+    times = np.where(true == read_as, 5, 1 + (true == 0) * (read_as == 1))
+    true, read_as = np.repeat(true, times), np.repeat(read_as, times)
+    judged = metrics.measure(np.eye(7)[read_as], true, names, np.arange(len(true)))
+    ds = from_arrays(np.zeros((len(true), 1, 6, 5), np.uint8), true, classes=names)
+    ds = ds.with_splits(Splits(np.empty(0, int), np.empty(0, int), np.arange(len(true))))
+    found = evaluated(replace(run, dataset=ds), {"test": judged})
+    listed = re.findall(r"<li>(.*?)</li>", found.html)
+    old, young = f"oak {'a' * 11}…{'a' * 12} old", f"oak {'a' * 11}…{'a' * 10} young"
+    assert listed[0] == f"<bdi>{old}</bdi> <em>read as</em> <bdi>{young}</bdi> (2)"
+    assert listed[1] == f"<bdi>{old}</bdi> <em>read as</em> <bdi>c</bdi> (1)"
+    assert len(listed) == 6
+
+
 @pytest.mark.capability("F2")
 def test_kernels_and_maps_are_those_of_the_first_convolution(run):
     found = read(run.path)
@@ -349,10 +365,27 @@ def test_gray_color_and_other_channels(tmp_path, channels):
 
 def test_many_classes_are_a_picture(tmp_path):
     names = [f"class {i}" for i in range(30)]
-    train(pictures(240, classes=names), tmp_path / "run", network(30), epochs=1)
+    run = train(pictures(240, classes=names), tmp_path / "run", network(30), epochs=1)
     found = read(tmp_path / "run")
-    (matrix,) = [image for image in found.images() if image["alt"] == "confusion matrix of 30 classes"]
-    assert pixels(matrix).size == (30, 30)
+    assert "class 29" in found.text.split("no. class recall precision images")[1].split("30 classes are too many")[0]
+    svg = found.html.split('aria-label="confusion matrix of 30 classes"')[1].split("</svg>")[0]
+    assert re.findall(r">([^<\s][^<]*)</text>", svg) == [
+        *np.repeat(["0", "5", "10", "15", "20", "25"], 2),
+        "read as",
+        "true",
+    ]
+    drawn = {
+        style: {
+            (int(i), int(j))
+            for path in re.findall(rf'class="{style}" .* d="(.*)"', svg)
+            for j, i in re.findall(at, path)
+        }
+        for style, at in (("square", r"M(\d+) (\d+)h"), ("diamond", r"M(\d+)\.5 (\d+)l"))
+    }
+    judged = run.evaluate()
+    assert drawn["square"] | drawn["diamond"] == set(zip(judged.true.tolist(), judged.predicted.tolist(), strict=True))
+    assert all(i == j for i, j in drawn["square"])
+    assert all(i != j for i, j in drawn["diamond"])
 
 
 @pytest.mark.capability("C12", "F12")
@@ -439,6 +472,17 @@ def test_a_chart_by_hand():
     assert chart.ticks[0] == [(left + 31.8 * x, f"{x}") for x in (0, 2, 4, 6, 8, 10)]
     assert [words for _, words in chart.ticks[1]] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert chart.even == ((left, bottom), (left + 31.8, top))
+
+
+def test_a_matrix_by_hand():
+    matrix = charts.matrix("says", np.array([[1.0, 0.3], [0.0, 0.2]]))
+    assert matrix.cell == 173
+    assert matrix.ticks == [(130.5, "0"), (303.5, "1")]
+    assert matrix.marks == [
+        ("square", 0.4, "M1 1h1v1h-1z"),
+        ("square", 1.0, "M0 0h1v1h-1z"),
+        ("diamond", pytest.approx(0.6), "M1.5 0l.5.5-.5.5-.5-.5z"),
+    ]
 
 
 def test_a_chart_of_one_epoch_and_of_many():

@@ -1,4 +1,4 @@
-"""Where lines, marks and numbers of a chart stand; the template draws them as SVG."""
+"""Where lines, marks and numbers of a chart or a large matrix stand; the template draws them as SVG."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
+from pellucid._types import Array
+
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 30, 44
 _MOST_MARKERS = 40
+MATRIX_START, MATRIX_SIDE = 44, 346  # of a picture 400 pixels wide and high
+_SHADES = 4
 
 Pair: TypeAlias = tuple[float, float]
 
@@ -102,6 +108,47 @@ def chart(
         best and (*at(best[0], best[1]), best[2]),
         (at(max(left, low), max(left, low)), at(min(right, high), min(right, high))) if even else None,
     )
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A square matrix as a picture.
+
+    Attributes:
+        says: What a reader who does not see it should know.
+        cell: How many pixels of the SVG a cell has.
+        ticks: (place of a cell's middle, its number).
+        marks: (style, opacity, path in cells) of all cells that look the same: "square" on the diagonal, "diamond"
+            beside it.
+    """
+
+    says: str
+    cell: float
+    ticks: list[tuple[float, str]]
+    marks: list[tuple[str, float, str]]
+
+
+def matrix(says: str, tints: Array) -> Matrix:
+    """Return a matrix, of which cells without tint are left out.
+
+    Args:
+        says: What a reader who does not see it should know.
+        tints: (K, K), from 0 to 1.
+    """
+    k = len(tints)
+    cell = MATRIX_SIDE / k
+    shades = np.ceil(tints * _SHADES).astype(int)
+    marks = []
+    for style, shape, there in (
+        ("square", "M{1} {0}h1v1h-1z", np.eye(k, dtype=bool)),
+        ("diamond", "M{1}.5 {0}l.5.5-.5.5-.5-.5z", ~np.eye(k, dtype=bool)),
+    ):
+        for shade in range(1, _SHADES + 1):
+            path = "".join(shape.format(*at) for at in np.argwhere((shades == shade) & there).tolist())
+            if path:
+                marks.append((style, 0.2 + 0.8 * shade / _SHADES, path))
+    numbers = ticks(0, k - 1, most=10, whole=True)
+    return Matrix(says, cell, [(round(MATRIX_START + (t + 0.5) * cell, 1), f"{t:g}") for t in numbers], marks)
 
 
 def _apart(low: float, high: float) -> Pair:

@@ -20,7 +20,7 @@ from pellucid.errors import one_line
 from pellucid.files import write_atomic
 from pellucid.metrics import Evaluation
 from pellucid.nn import Conv2d, Network
-from pellucid.report.charts import Chart, Series, chart
+from pellucid.report.charts import Chart, Series, chart, matrix
 from pellucid.report.plots import show
 from pellucid.shapes import text
 from pellucid.summary import size, summarize
@@ -37,6 +37,7 @@ PARTS = {"train": "training", "val": "validation", "test": "test"}
 _LARGEST = 96  # pixels of a picture's longer side; larger ones are made smaller
 _MANY = 25  # classes from which on the confusion matrix is a picture without numbers
 _SHOWN = 24  # pictures of a kind
+_COMMONEST = 6  # mistakes that are named
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,19 @@ def _template() -> jinja2.Template:
         finalize=shown,
     )
     environment.filters["number"] = _number
+    environment.filters["short"] = _short
     return environment.get_template("page.html.j2")
 
 
 def _number(value: float | None, form: str) -> str:
     """Return a number in words, a dash where there is none."""
     return format(value, form) if value is not None and math.isfinite(value) else "–"
+
+
+def _short(name: str, longest: int = 32) -> str:
+    """Return a name without its middle where it is long: names of a family differ at the start or at the end."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1].rstrip()}…{name[-half:].lstrip()}"
 
 
 # Pictures
@@ -321,17 +329,17 @@ def _overfit(history: History) -> tuple[int, float] | None:
 
 
 def _confusion(found: Evaluation) -> dict[str, Any]:
-    """Return the rows of the confusion matrix with shades, or a picture of many classes; and the commonest mistakes."""
+    """Return the rows of the confusion matrix with shades, or a drawing of many; and the commonest mistakes."""
     counts = found.confusion
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     tint = np.where(wrong > 0, 0.15 + 0.85 * wrong / max(int(wrong.max(initial=0)), 1), share)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:12]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_COMMONEST]
     pairs = [(i, j) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
     many = len(counts) > _MANY
     return {
         "rows": [] if many else list(zip(found.labels, counts.tolist(), tint.tolist(), strict=True)),
-        "picture": _png(1 - np.maximum(share, 0.5 * (wrong > 0)), largest=1000) if many else None,
+        "matrix": matrix(f"confusion matrix of {len(counts)} classes", tint) if many else None,
         "commonest": [(found.labels[i], found.labels[j], int(wrong[i, j])) for i, j in pairs],
     }
 
