@@ -93,6 +93,19 @@ def test_every_mode_becomes_plain(mode, value, result, expected):
 
 
 @pytest.mark.capability("H7")
+def test_white_figures_on_nothing_are_laid_on_black():
+    """As sketch pads give them; on white there would be nothing to be seen."""
+    image = Image.new("RGBA", (4, 3))
+    assert np.array_equal(open_image(image), np.full((3, 4, 3), 255))
+    image.putpixel((1, 2), (255, 255, 255, 102))
+    expected = np.zeros((3, 4, 3))
+    expected[2, 1] = 102
+    assert np.array_equal(open_image(image), expected)
+    image.putpixel((0, 0), (255, 255, 120, 255))  # seen on white, as H7 wants it
+    assert np.asarray(open_image(image))[1, 1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.capability("H7")
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
 def test_a_transparent_color_is_white(tmp_path, mode):
     path = tmp_path / "clear.png"

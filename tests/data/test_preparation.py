@@ -147,6 +147,17 @@ def test_pens_thick_and_thin_give_similar_strokes():
     assert bare[1] > 3 * bare[0]
 
 
+@pytest.mark.parametrize("size", [8, 28])
+@pytest.mark.parametrize("width", [3, 10, 40])
+def test_strokes_stay_whole(size, width):
+    """Of a thin pen, and where the network sees few pixels."""
+    from scipy import ndimage
+
+    image = DigitPreparation((size, size))(seven(size=(700, 700), width=width)).image
+    assert ndimage.label(image > 60, np.ones((3, 3)))[1] == 1
+    assert image.max() > 150
+
+
 def test_other_overrides():
     assert DigitPreparation(box=14)(seven()).image.any(axis=1).sum() == 14
     assert DigitPreparation(size=(40, 32))(seven()).image.shape == (40, 32)
@@ -246,7 +257,15 @@ def test_empty_paper_is_blank(kind):
         ({"box": 29}, "box must be from 1 to 28"),
         ({"size": (0, 28)}, "size must be at least 1"),
         ({"threshold": 1}, "threshold must lie between 0 and 1, got 1"),
-        ({"pen": (0.2, 0.1)}, r"pen must be \(thinnest, thickest\), between 0 and 1, got \(0.2, 0.1\)"),
+        (
+            {"pen": (0.2, 0.1)},
+            r"pen must be \"auto\", None, or \(thinnest, thickest\), between 0 and 1, got \(0.2, 0.1\)",
+        ),
+        ({"pen": 3}, "pen must be .*, got 3"),
+        ({"pen": ("a", "b")}, "pen must be .*, got \\('a', 'b'\\)"),
+        ({"threshold": "a"}, "threshold must lie between 0 and 1, got 'a'"),
+        ({"box": 2.5}, "box must be from 1 to 28, the shorter side of size, got 2.5"),
+        ({"clear_border": "no"}, "clear_border must be True or False, got 'no'"),
     ],
 )
 def test_what_cannot_be(options, words):

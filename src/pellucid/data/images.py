@@ -64,7 +64,8 @@ def open_image(source: Source, max_pixels: int | None = None) -> Image:
 
     Files are recognized by their content, whatever they are called: PNG, JPEG, BMP and GIF (its first frame).
     The EXIF orientation is applied, transparency is laid on white (on black where that leaves nothing to be seen), CMYK
-    and palettes become RGB; a palette of grays becomes "L". 16-bit grays (modes "I;16" and "I") are divided by 257, so that 65535 becomes 255.
+    and palettes become RGB; a palette of grays becomes "L". 16-bit grays (modes "I;16" and "I") are divided by 257, so
+    that 65535 becomes 255.
     Floats (mode "F") are multiplied by 255 where none is above 1, and otherwise taken as 0 to 255 and clipped.
 
     Args:

@@ -63,7 +63,7 @@ class DigitPreparation:
         threshold: How much of the difference between paper and ink makes a pixel ink.
         clear_border: Take away what reaches the border: rules, squares, the edge of a table.
         pen: Thinnest and thickest stroke, as shares of the figure's longer side: if "auto" (0.1, 0.16), MNIST's, and
-            (0.2, 0.25) of an image below 16, where a stroke is two pixels wide; None leaves strokes as they are.
+            for a size below 16 (0.16, 0.2), a pixel and a half; None leaves strokes as they are.
 
     Raises:
         OptionError: For values that cannot be.
@@ -100,7 +100,7 @@ class DigitPreparation:
             raise OptionError(f"clear_border must be True or False, got {self.clear_border!r}")
         pen = self.pen
         if isinstance(pen, str) and pen == "auto":
-            pen = (0.1, 0.16) if shorter >= 16 else (0.2, 0.25)
+            pen = (0.1, 0.16) if shorter >= 16 else (0.16, 0.2)
         if pen is not None and not (
             isinstance(pen, (tuple, list)) and len(pen) == 2 and all(map(_is_share, pen)) and pen[0] <= pen[1]
         ):
