@@ -314,7 +314,22 @@ def rows(document, *epochs):
     document["training"]["history"] = [{**first, "epoch": epoch} for epoch in epochs]
 
 
+def spoil(name, value=np.nan):
+    """A change that puts a number into an array."""
+
+    def change(arrays, document):
+        arrays[name] = arrays[name].copy()
+        arrays[name][-1] = value
+
+    return change
+
+
 FORGED = {
+    "nan weights": (spoil("engine.parameters"), "last.ckpt: the array engine.parameters holds NaN or infinity"),
+    "infinite weights": (spoil("engine.parameters", np.inf), "the array engine.parameters holds NaN or infinity"),
+    "nan memory": (spoil("engine.exp_avg"), "last.ckpt: the array engine.exp_avg holds NaN or infinity"),
+    "nan squares": (spoil("engine.exp_avg_sq"), "last.ckpt: the array engine.exp_avg_sq holds NaN or infinity"),
+    "infinite best weights": (spoil("best.parameters", -np.inf), "the array best.parameters holds NaN or infinity"),
     "an array more": (lambda a, d: a.update(x=np.zeros(3)), "the array x is missing, too much, or does not fit"),
     "no best weights": (lambda a, d: a.pop("best.parameters"), "the array best.parameters is missing"),
     "no memory": (lambda a, d: a.pop("engine.exp_avg"), "the array engine.exp_avg is missing"),
@@ -343,6 +358,12 @@ def test_a_forged_checkpoint_is_refused(plain, stripes, broken, name):
     with pytest.raises((FileError, OptionError), match=re.escape(words)):
         train(plain, stripes, broken, resume=True)
     assert {path.name: path.read_bytes() for path in broken.iterdir()} == before
+
+
+def test_a_sum_of_squares_may_have_overflowed(plain, stripes, broken):
+    """A gradient of 1e20 does that; the training goes on, with steps of 0 there."""
+    changed(broken / "last.ckpt", spoil("engine.exp_avg_sq", np.inf))
+    assert train(plain, stripes, broken, resume=True).stopped == "finished"
 
 
 def test_each_byte_of_a_checkpoint_counts(plain, stripes, broken):

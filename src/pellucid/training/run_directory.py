@@ -20,6 +20,7 @@ from pellucid.model import Model
 from pellucid.training.history import History
 
 _FORMAT = 1  # of a checkpoint
+_SQUARES = ("exp_avg_sq", "square_avg")  # arrays of Adam and RMSprop
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,13 @@ class RunDirectory:
         from pellucid.interop import schema
 
         arrays, document = sealed.read(self._checkpoint, "checkpoint", _FORMAT, schema.Checkpoint)
+        for name, array in arrays.items():
+            # Sums of squares may overflow in a training that goes on: their steps are then 0.
+            if not (np.isfinite(array) | (np.isposinf(array) & name.endswith(_SQUARES))).all():
+                raise FileError(
+                    f"{self._checkpoint}: the array {name} holds NaN or infinity; the training had diverged, or the "
+                    "file was changed: start a new run, with a lower learning rate"
+                )
         return Checkpoint(arrays, document.training.model_dump(mode="json"), document.settings, document.config)
 
     @property
