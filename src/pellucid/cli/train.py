@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.app import app
+from pellucid.cli.app import app, shown
 from pellucid.cli.common import load_data, note, say
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def train(
     if settings.subset is not None and settings.subset > available:
         note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
-    say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
+    size_ = "x".join(map(str, ds.shape))
+    say(f"data      {shown(ds.name)}: {len(ds)} images {size_}, {len(ds.classes)} classes ({parts})")
     if settings.model in AUTOENCODERS:
         if settings.augment != "none":
             raise OptionError("an autoencoder learns to give back its images as they are; leave --augment out")
@@ -197,7 +198,7 @@ def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:
             raise OptionError(f"{name} is a single layer; put it into a Sequential")
         network = made.build(ds.shape, settings.seed)
     chosen = "" if settings.model else " (chosen by image size)"
-    say(f"model     {name}{chosen}: {network.flat_parameters.size:,} parameters")
+    say(f"model     {shown(name)}{chosen}: {network.flat_parameters.size:,} parameters")
     return network
 
 
