@@ -66,6 +66,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A TOML file with these settings.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory (runs/DATA-N).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    other_bits: Annotated[
+        bool, typer.Option("--other-bits", help="Resume on another kind of CPU, or with other versions, too.")
+    ] = False,
 ) -> None:
     """Train a network on images, evaluate it, and write a run directory.
 
@@ -105,6 +108,8 @@ def train(
         "checkpoint_every": checkpoint_every,
         "strict": strict,
     }
+    if other_bits and not resume:
+        raise OptionError("--other-bits is for --resume, a run that began elsewhere")
     kept = Kept.read(out, config) if resume else None
     settings = resolve(given, config, kept.told if kept else None)
     create(settings.engine, settings.device)
@@ -160,6 +165,7 @@ def train(
             balance=settings.balance,
             checkpoint_every=settings.checkpoint_every,
             resume=resume,
+            other_bits=other_bits,
             settings=told,
         )
     _report(run)
