@@ -74,7 +74,7 @@ class Run:
         return weights_digest(self.model.network)
 
     def __repr__(self) -> str:
-        return f"Run({self.stopped}, {self.history!r}, path={self.path and str(self.path)!r})"
+        return f"Run({one_line(self.stopped)}, {self.history!r}, path={self.path and str(self.path)!r})"
 
     def _repr_html_(self) -> str:
         """Return the last epochs, the best one and the learning curves, for notebooks."""
