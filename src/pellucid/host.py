@@ -40,7 +40,7 @@ def computes_with(engine: str, device: str = "cpu") -> dict[str, str]:
     if engine == "torch":
         import torch
 
-        found["torch"] = torch.__version__
+        found["torch"] = str(torch.__version__)  # else it compares as a version
         if device == "cuda":
             return {**found, "device": torch.cuda.get_device_name()}
     return {**found, "CPU": processor()}
