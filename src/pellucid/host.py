@@ -23,6 +23,29 @@ def machine() -> dict[str, Any]:
     }
 
 
+def computes_with(engine: str, device: str = "cpu") -> dict[str, str]:
+    """Return what the bits of a training depend on besides its settings: versions, and the CPU or the other device.
+
+    Args:
+        engine: What computes.
+        device: Where.
+    """
+    from pellucid import __version__
+
+    found = {"pellucid": __version__, "numpy": np.__version__}
+    if engine == "compiled":
+        from pellucid.compiled.kernel import made_for
+
+        return {**found, **made_for()}
+    if engine == "torch":
+        import torch
+
+        found["torch"] = str(torch.__version__)  # else it compares as a version
+        if device == "cuda":
+            return {**found, "device": torch.cuda.get_device_name()}
+    return {**found, "CPU": processor()}
+
+
 def processor() -> str:
     """Return the CPU's name."""
     try:

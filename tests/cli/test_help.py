@@ -52,7 +52,7 @@ def test_help_names_every_option_of_the_contract(cli, command):
     options = {
         "train": "--model --engine --device --epochs --batch-size --optimizer --lr --momentum --weight-decay "
         "--schedule --clip --augment --balance --size --normalize --val-fraction --subset --seed --threads "
-        "--checkpoint-every --strict --config --out --resume",
+        "--checkpoint-every --strict --config --out --resume --other-bits",
         "evaluate": "--split --json --save-seen",
         "predict": "--top --json --save-seen",
         "explain": "--out --target --data",

@@ -185,6 +185,27 @@ def test_a_forged_checkpoint(train, place, stopped, name):
     assert message in err
 
 
+def test_texts_of_a_checkpoint_do_not_reach_the_terminal_raw(train, place, stopped):
+    """A forged one may say anything where a callback says why it stopped, and name any file."""
+    evil = "\x1b[2J evil\nline"
+    save_digits(place / "x\x1b[2J.npz")
+    arrays, document = unpack((stopped / "last.ckpt").read_bytes(), "it")
+    document["training"]["stopped"] = evil
+    config = document["config"]
+    for name in ("d.npz", "net.json"):
+        assert f"/{name}" in config
+    for name, other in (("d.npz", r"x\u001b[2J.npz"), ("net.json", r"n\u001b[2J.json")):
+        config = config.replace(f"/{name}", f"/{other}")
+    document["config"] = config
+    (stopped / "last.ckpt").write_bytes(pack(arrays, document))
+    code, out, err = train("--resume", "--out", "my run")
+    assert (code, err) == (0, "")
+    assert r"this run has ended already: \x1b[2J evil\nline after 2 epochs" in out
+    assert r"data      x\x1b[2J" in out
+    assert r"n\x1b[2J.json: " in out
+    assert "\x1b" not in out
+
+
 def test_a_run_is_not_trained_over(train, place, stopped):
     before = shutil.copytree(stopped, place / "before")
     code, _, err = train("d.npz", "--out", stopped)

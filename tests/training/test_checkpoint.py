@@ -314,7 +314,22 @@ def rows(document, *epochs):
     document["training"]["history"] = [{**first, "epoch": epoch} for epoch in epochs]
 
 
+def spoil(name, value=np.nan):
+    """A change that puts a number into an array."""
+
+    def change(arrays, document):
+        arrays[name] = arrays[name].copy()
+        arrays[name][-1] = value
+
+    return change
+
+
 FORGED = {
+    "nan weights": (spoil("engine.parameters"), "last.ckpt: the array engine.parameters holds NaN or infinity"),
+    "infinite weights": (spoil("engine.parameters", np.inf), "the array engine.parameters holds NaN or infinity"),
+    "nan memory": (spoil("engine.exp_avg"), "last.ckpt: the array engine.exp_avg holds NaN or infinity"),
+    "nan squares": (spoil("engine.exp_avg_sq"), "last.ckpt: the array engine.exp_avg_sq holds NaN or infinity"),
+    "infinite best weights": (spoil("best.parameters", -np.inf), "the array best.parameters holds NaN or infinity"),
     "an array more": (lambda a, d: a.update(x=np.zeros(3)), "the array x is missing, too much, or does not fit"),
     "no best weights": (lambda a, d: a.pop("best.parameters"), "the array best.parameters is missing"),
     "no memory": (lambda a, d: a.pop("engine.exp_avg"), "the array engine.exp_avg is missing"),
@@ -327,9 +342,13 @@ FORGED = {
     "rows": (lambda a, d: rows(d, 1, 2), "epoch 1, step 9 and 24 seen samples do not fit"),
     "row": (lambda a, d: rows(d, 2), "epoch 1, step 9 and 24 seen samples do not fit"),
     "config": (lambda a, d: d.pop("config"), "last.ckpt: config: Field required"),
-    "format": (lambda a, d: d.update(format=2), "last.ckpt has format 2, this version reads 1"),
+    "format": (lambda a, d: d.update(format=3), "last.ckpt has format 3, this version reads 2"),
     "kind": (lambda a, d: d.update(kind="model"), "is not a checkpoint file, but 'model'"),
     "more": (lambda a, d: d.update(code="x"), "last.ckpt: code: Extra inputs are not permitted"),
+    "host": (
+        lambda a, d: d.update(computed_with={"CPU": 7}),
+        "last.ckpt: computed_with.CPU: Input should be a valid str",
+    ),
     "settings": (lambda a, d: d.update(settings={}), "cannot resume: batch_size was None, now it is 8; "),
     "epochs": (lambda a, d: d["settings"].update(epochs="2"), "cannot resume: epochs was '2', now it is 2"),
 }
@@ -343,6 +362,18 @@ def test_a_forged_checkpoint_is_refused(plain, stripes, broken, name):
     with pytest.raises((FileError, OptionError), match=re.escape(words)):
         train(plain, stripes, broken, resume=True)
     assert {path.name: path.read_bytes() for path in broken.iterdir()} == before
+
+
+def test_a_sum_of_squares_may_have_overflowed(plain, stripes, broken):
+    """A gradient of 1e20 does that; the training goes on, with steps of 0 there."""
+    changed(broken / "last.ckpt", spoil("engine.exp_avg_sq", np.inf))
+    assert train(plain, stripes, broken, resume=True).stopped == "finished"
+
+
+def test_of_an_older_format_it_does_not_say_what_computed_it(plain, stripes, broken, whole):
+    changed(broken / "last.ckpt", lambda a, d: (d.update(format=1), d.pop("computed_with")))
+    train(plain, stripes, broken, resume=True)
+    assert content(broken) == whole
 
 
 def test_each_byte_of_a_checkpoint_counts(plain, stripes, broken):

@@ -209,6 +209,7 @@ def test_nothing_is_written_without_out(stripes, net, tmp_path, monkeypatch):
     assert run.path is None
     assert isinstance(run, Run)
     assert repr(run).startswith("Run(finished, History(1 epochs, best Row(epoch=1")
+    assert repr(replace(run, stopped="\x1b[2J\n")).startswith(r"Run(\x1b[2J\n, ")
 
 
 @pytest.mark.capability("H17")

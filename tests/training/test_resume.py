@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import signal
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from random import Random
@@ -236,6 +241,38 @@ def test_another_network_or_data_or_split_is_refused(fit, stripes, net, plain, s
     parts = replace(stripes.splits, train=stripes.splits.train[::-1])
     with pytest.raises(OptionError, match="cannot resume: split was"):
         fit(net(), stripes.with_splits(parts), stopped, resume=True)
+
+
+def test_another_host_is_refused_by_name_or_named(engine, fit, stripes, net, stopped, monkeypatch, capsys):
+    """Where it is the same, all other tests go on without a word."""
+    monkeypatch.setattr(np, "__version__", "9.8.7")
+    before = (stopped / "last.ckpt").read_bytes()
+    words = r"^this run was computed with numpy \d\S* \(here 9\.8\.7\): it may end with other bits"
+    with pytest.raises(
+        OptionError, match=words + "; resume it where it began, or go on all the same with --other-bits"
+    ):
+        fit(net(), stripes, stopped, resume=True)
+    assert (stopped / "last.ckpt").read_bytes() == before
+    assert fit(net(), stripes, stopped, resume=True, other_bits=True, progress=True).stopped == "finished"
+    assert re.match(words + "\n", capsys.readouterr().out)
+    with pytest.raises(OptionError, match="other_bits is for resume=True"):
+        fit(net(), stripes, stopped, other_bits=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="imitates an x86 CPU")
+def test_another_kind_of_cpu_is_refused_by_name(tmp_path):
+    command = [sys.executable, "-m", "pellucid", "train", "--resume", "--out", tmp_path / "run"]
+    first = [*command[:4], "digits", "--subset", "100", "--epochs", "1", "--schedule", "constant", *command[5:]]
+    subprocess.run(first, capture_output=True, check=True)
+    other = {**os.environ, "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+    command += ["--epochs", "2"]
+    refused = subprocess.run(command, env=other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    words = r"this run was computed with CPU \S+ \(here haswell-\w{8}\): it may end with other bits"
+    assert re.search(rf"^error: {words}; resume it where", refused.stderr, re.MULTILINE)
+    done = subprocess.run([*command, "--other-bits"], env=other, capture_output=True, text=True, check=True)
+    assert re.search(f"^{words}$", done.stdout, re.MULTILINE)
 
 
 def test_a_run_is_not_overwritten(fit, stripes, net, stopped):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.app import app
+from pellucid.cli.app import app, shown
 from pellucid.cli.common import load_data, note, say
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A TOML file with these settings.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory (runs/DATA-N).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    other_bits: Annotated[
+        bool, typer.Option("--other-bits", help="Resume on another kind of CPU, or with other versions, too.")
+    ] = False,
 ) -> None:
     """Train a network on images, evaluate it, and write a run directory.
 
@@ -105,6 +108,8 @@ def train(
         "checkpoint_every": checkpoint_every,
         "strict": strict,
     }
+    if other_bits and not resume:
+        raise OptionError("--other-bits is for --resume, a run that began elsewhere")
     kept = Kept.read(out, config) if resume else None
     settings = resolve(given, config, kept.told if kept else None)
     create(settings.engine, settings.device)
@@ -127,7 +132,8 @@ def train(
     if settings.subset is not None and settings.subset > available:
         note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
-    say(f"data      {ds.name}: {len(ds)} images {'x'.join(map(str, ds.shape))}, {len(ds.classes)} classes ({parts})")
+    size_ = "x".join(map(str, ds.shape))
+    say(f"data      {shown(ds.name)}: {len(ds)} images {size_}, {len(ds.classes)} classes ({parts})")
     if settings.model in AUTOENCODERS:
         if settings.augment != "none":
             raise OptionError("an autoencoder learns to give back its images as they are; leave --augment out")
@@ -159,6 +165,7 @@ def train(
             balance=settings.balance,
             checkpoint_every=settings.checkpoint_every,
             resume=resume,
+            other_bits=other_bits,
             settings=told,
         )
     _report(run)
@@ -197,7 +204,7 @@ def _network(settings: Settings, ds: Dataset, kept: Kept | None) -> Network:
             raise OptionError(f"{name} is a single layer; put it into a Sequential")
         network = made.build(ds.shape, settings.seed)
     chosen = "" if settings.model else " (chosen by image size)"
-    say(f"model     {name}{chosen}: {network.flat_parameters.size:,} parameters")
+    say(f"model     {shown(name)}{chosen}: {network.flat_parameters.size:,} parameters")
     return network
 
 

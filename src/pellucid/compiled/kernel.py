@@ -61,6 +61,16 @@ def cache_folder() -> Path:
     return user_cache_path("pellucid", appauthor=False) / "kernels" / digest.hexdigest()[:16]
 
 
+def made_for() -> dict[str, str]:
+    """Return what machine code depends on besides these sources: numba, llvmlite and the CPU, which may be imitated.
+
+    The CPU is its name for LLVM with a digest of its features.
+    """
+    target = cpu_target.target_context.codegen().magic_tuple()
+    features = hashlib.sha256(repr(target).encode()).hexdigest()[:8]
+    return {"numba": numba.__version__, "llvmlite": llvmlite.__version__, "CPU": f"{target[1]}-{features}"}
+
+
 @cache
 def _prepared_folder() -> Path | None:
     """Return the cache folder, made; None where that is not possible. Folders of other versions fade away."""

@@ -121,10 +121,11 @@ class Training(Strict):
 
 
 class Checkpoint(Strict):
-    """What stands beside the arrays of a checkpoint."""
+    """What stands beside the arrays of a checkpoint; format 1 does not say what computed it."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     kind: Literal["checkpoint"]
+    computed_with: dict[str, str] | None = None
     settings: dict[str, Any]
     config: str
     training: Training

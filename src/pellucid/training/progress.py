@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from pellucid.errors import one_line
 from pellucid.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ class ProgressReport(Callback):
         """Print a line of its own.
 
         Args:
-            message: What to say.
+            message: What to say; a checkpoint's texts may stand in it, so control characters are spelled out.
         """
-        self.console.print(message, markup=False)
+        self.console.print(one_line(message, 2000), markup=False)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Take the live line away.

@@ -21,6 +21,7 @@ from pellucid.data.dataset import Dataset, Splits, check_images, check_targets, 
 from pellucid.data.splits import split
 from pellucid.errors import DataError, FileError, OptionError, TrainingError, one_line
 from pellucid.files import sweep
+from pellucid.host import computes_with
 from pellucid.interop.model_file import weights_digest
 from pellucid.model import InputSpec, Model, Normalize
 from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
@@ -32,7 +33,7 @@ from pellucid.shapes import integer, text
 from pellucid.training.callbacks import Callback, EarlyStopping
 from pellucid.training.history import History
 from pellucid.training.progress import ProgressReport
-from pellucid.training.run_directory import Checkpoint, RunDirectory, check_same_settings, to_toml
+from pellucid.training.run_directory import Checkpoint, RunDirectory, check_same_settings, other_host, to_toml
 from pellucid.training.trainer import Trainer
 
 
@@ -73,7 +74,7 @@ class Run:
         return weights_digest(self.model.network)
 
     def __repr__(self) -> str:
-        return f"Run({self.stopped}, {self.history!r}, path={self.path and str(self.path)!r})"
+        return f"Run({one_line(self.stopped)}, {self.history!r}, path={self.path and str(self.path)!r})"
 
     def _repr_html_(self) -> str:
         """Return the last epochs, the best one and the learning curves, for notebooks."""
@@ -208,6 +209,7 @@ def fit(
     settings: dict[str, Any] | None = None,
     device: str = "cpu",
     precision: str = "float32",
+    other_bits: bool = False,
 ) -> Run:
     """Train a network in place and return the run; the network ends with the weights of the lowest validation loss.
 
@@ -239,6 +241,8 @@ def fit(
         device: "cpu", or with the engine "torch" "cuda".
         precision: "float32", or with the engine "torch" "bfloat16": products and activations have 8 bits of precision,
             parameters still 24.
+        other_bits: Resume also with other versions or on another kind of CPU or GPU than the run was computed with,
+            which is refused otherwise: it may end with other bits.
 
     Raises:
         DataError: For data that cannot be used.
@@ -274,6 +278,8 @@ def fit(
         raise OptionError("checkpoint_every needs out, the folder to write to")
     if resume and out is None:
         raise OptionError("resume needs out, the folder of the run")
+    if other_bits and not resume:
+        raise OptionError("other_bits is for resume=True, a run that began elsewhere")
     ds = _dataset(ds, validation, seed)
     net = _network(net, ds, seed)
     loss = _loss(loss, net, ds, balance)
@@ -325,11 +331,12 @@ def fit(
         }
         # TOML has no null, which a layer's arguments may hold.
         config = to_toml({**(settings or {}), "resolved": {**exact, "network": json.dumps(exact["network"])}})
+        here = computes_with(engine, device)
         if resume:
-            folder, config = _take_up(out, trainer, model, exact, config)
+            folder, config = _take_up(out, trainer, model, exact, config, here, other_bits)
         else:
             folder = RunDirectory.create(out)
-        _save_as_it_goes(folder, trainer, model, exact, config, ds)
+        _save_as_it_goes(folder, trainer, model, exact, config, here, ds)
     trainer.run()
     _keep_validation(model, trainer.history)
     if model.classes and trainer.history.best is not None and len(ds.splits.val) >= ENOUGH:
@@ -443,12 +450,24 @@ def _split_digest(splits: Splits) -> str:
 
 
 def _take_up(
-    out: str | Path, trainer: Trainer, model: Model, exact: dict[str, Any], config: str
+    out: str | Path,
+    trainer: Trainer,
+    model: Model,
+    exact: dict[str, Any],
+    config: str,
+    here: dict[str, str],
+    other_bits: bool,
 ) -> tuple[RunDirectory, str]:
     """Bring trainer and folder to where the run stands; return the folder and its config.toml's content."""
     folder = RunDirectory.find(out)
     kept = folder.read_checkpoint()
     check_same_settings(exact, _lengthened(kept.settings, exact, trainer.schedule))
+    elsewhere = other_host(here, kept.computed_with)
+    if elsewhere and not other_bits:
+        raise OptionError(
+            f"{elsewhere}; resume it where it began, or go on all the same with --other-bits "
+            "(in Python other_bits=True)"
+        )
     try:
         trainer.load_state(kept.arrays, kept.training)
     except TrainingError as error:
@@ -456,6 +475,8 @@ def _take_up(
     sweep(folder.path)
     if trainer.ended:
         return folder, kept.config
+    if elsewhere:
+        trainer.note(elsewhere)
     if trainer.best is not None:  # the model file may be older than the checkpoint
         trainer.restore_best()
         _keep_validation(model, trainer.history)
@@ -479,14 +500,20 @@ def _lengthened(then: dict[str, Any], now: dict[str, Any], schedule: Schedule) -
 
 
 def _save_as_it_goes(
-    folder: RunDirectory, trainer: Trainer, model: Model, exact: dict[str, Any], config: str, ds: Dataset
+    folder: RunDirectory,
+    trainer: Trainer,
+    model: Model,
+    exact: dict[str, Any],
+    config: str,
+    here: dict[str, str],
+    ds: Dataset,
 ) -> None:
     """Save the run, now and as it goes: the checkpoint first, since the other files can be made from it."""
 
     def checkpoint() -> None:
         with _saving(folder):
             arrays, facts = trainer.state()
-            folder.write_checkpoint(Checkpoint(arrays, facts, exact, config))
+            folder.write_checkpoint(Checkpoint(arrays, facts, exact, config, here))
             folder.write_history(trainer.history)
             best = trainer.history.best
             if best is not None and best is trainer.history.rows[-1] and trainer.seen == 0:

@@ -13,13 +13,14 @@ import numpy as np
 
 from pellucid._types import Array
 from pellucid.data.dataset import Dataset, Splits
-from pellucid.errors import FileError, OptionError
+from pellucid.errors import FileError, OptionError, one_line
 from pellucid.files import is_temporary, make_folder, read_bytes, sweep, write_atomic
 from pellucid.interop import sealed
 from pellucid.model import Model
 from pellucid.training.history import History
 
-_FORMAT = 1  # of a checkpoint
+_FORMAT = 2  # of a checkpoint
+_SQUARES = ("exp_avg_sq", "square_avg")  # arrays of Adam and RMSprop
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Checkpoint:
         training: Position, sums, history.
         settings: What a resume must agree with.
         config: The content of config.toml.
+        computed_with: What the bits depend on besides, as host.computes_with gives it; None where it is not known.
     """
 
     arrays: dict[str, Array]
     training: dict[str, Any]
     settings: dict[str, Any]
     config: str
+    computed_with: dict[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,15 @@ class RunDirectory:
         from pellucid.interop import schema
 
         arrays, document = sealed.read(self._checkpoint, "checkpoint", _FORMAT, schema.Checkpoint)
-        return Checkpoint(arrays, document.training.model_dump(mode="json"), document.settings, document.config)
+        for name, array in arrays.items():
+            # Sums of squares may overflow in a training that goes on: their steps are then 0.
+            if not (np.isfinite(array) | (np.isposinf(array) & name.endswith(_SQUARES))).all():
+                raise FileError(
+                    f"{self._checkpoint}: the array {name} holds NaN or infinity; the training had diverged, or the "
+                    "file was changed: start a new run, with a lower learning rate"
+                )
+        training = document.training.model_dump(mode="json")
+        return Checkpoint(arrays, training, document.settings, document.config, document.computed_with)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -222,6 +233,22 @@ def check_same_settings(now: dict[str, Any], then: dict[str, Any]) -> None:
         raise OptionError(
             f"cannot resume: {'; '.join(found[:5])}{more}; resume with what the run began with, or start a new run"
         )
+
+
+def other_host(now: dict[str, str], then: dict[str, str] | None) -> str:
+    """Return what a resumed run would be computed with otherwise, in words; "" where there is nothing.
+
+    Args:
+        now: As host.computes_with gives it.
+        then: Of the run; None where its checkpoint does not say.
+    """
+    before = now if then is None else then
+    found = ", ".join(
+        f"{name} {before.get(name, 'none')} (here {now.get(name, 'none')})"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    )
+    return f"this run was computed with {one_line(found)}: it may end with other bits" if found else ""
 
 
 def _differences(name: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

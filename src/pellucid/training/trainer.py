@@ -122,6 +122,15 @@ class Trainer:
         """
         self.stopped = self.stopped or reason
 
+    def note(self, message: str) -> None:
+        """Say something, where progress is shown.
+
+        Args:
+            message: One line.
+        """
+        if self._report:
+            self._report.note(message)
+
     @property
     def ended(self) -> bool:
         """Whether nothing is left to train."""
@@ -134,8 +143,8 @@ class Trainer:
             TrainingError: For a loss that is not finite.
         """
         self._began = time.perf_counter()
-        if self._report and self.ended:
-            self._report.note(f"this run has ended already: {self.stopped or 'finished'} after {self.epoch} epochs")
+        if self.ended:
+            self.note(f"this run has ended already: {self.stopped or 'finished'} after {self.epoch} epochs")
         self._call("on_train_begin")
         if self._images is None:
             self._helper = ThreadPoolExecutor(max_workers=1)
@@ -290,8 +299,7 @@ class Trainer:
         message = trouble.stuck(self.network, x, value, classes, self.optimizer.lr, self.steps_per_epoch)
         if message:
             self.warnings.append(f"epoch {row.epoch}: {message}")
-            if self._report:
-                self._report.note("warning: " + self.warnings[-1])
+            self.note("warning: " + self.warnings[-1])
 
     def restore_best(self) -> None:
         """Put the best weights into the network."""
