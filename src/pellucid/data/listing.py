@@ -107,8 +107,9 @@ def scan(path: str | Path, classes: Sequence[str] = ()) -> Listing:
         classes, loose = _entries(root / name)
         ignored += [f"{name}/{file}" for file in loose] if name else []
         folders[part] = tuple(printable(c) for c in classes)
+        above = frozenset({_here(root), _here(root / name)})
         for label in classes:
-            for file in sorted(walk(root / name / label)):
+            for file in sorted(walk(root / name / label, above)):
                 identity = printable(file.relative_to(root))
                 if file.suffix.lower() in SUFFIXES:
                     pictures.append(Picture(identity, file, part, printable(label)))
@@ -170,18 +171,22 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return [name for name, is_folder in seen if is_folder], [name for name, is_folder in seen if not is_folder]
 
 
+def _here(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise DataError(f"cannot read the folder {printable(folder)}: {error.strerror}") from None
+    return status.st_dev, status.st_ino
+
+
 def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Yield the files below a folder, hidden ones left out.
 
     Args:
         folder: Where to look.
-        above: Folders that are open already; a link to one of them is not followed.
+        above: Folders, as _here names them, that are open already; a link to one of them is not followed.
     """
-    try:
-        status = folder.stat()
-    except OSError as error:
-        raise DataError(f"cannot read the folder {printable(folder)}: {error.strerror}") from None
-    here = (status.st_dev, status.st_ino)
+    here = _here(folder)
     if here in above:
         return
     if len(above) > _DEPTH:
