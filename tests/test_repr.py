@@ -117,7 +117,9 @@ def test_a_run_and_a_prediction():
     rows = read(prediction).rows
     assert len(rows) == 21
     assert rows[1][:3] == ["0", prediction.labels[0], f"{prediction.probabilities[0].max():.1%}"]
+    assert "25 predictions" in read(prediction).text
     assert "and 5 more" in read(prediction).text
+    assert read(run.model.predict(ds.images[:1])).text.startswith("1 predictionimage")
 
 
 def test_names_are_escaped_and_on_one_line():

@@ -242,7 +242,12 @@ class Prediction:
             for i, (label, p, unsure) in enumerate(zip(self.labels, best, self.unsure, strict=True))
         ]
         note = f"and {len(rows) - 20} more" if len(rows) > 20 else ""
-        return table(f"{len(self)} predictions", ["image", "class", "probability", "not sure"], rows[:20], note)
+        return table(
+            f"{len(self)} prediction{'s' if len(self) != 1 else ''}",
+            ["image", "class", "probability", "not sure"],
+            rows[:20],
+            note,
+        )
 
 
 @dataclass(eq=False)

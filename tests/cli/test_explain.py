@@ -10,6 +10,7 @@ from PIL import Image
 
 import pellucid as pl
 from made import picture
+from pellucid import nn
 
 pytestmark = pytest.mark.capability("H34")
 
@@ -91,5 +92,28 @@ def test_data_of_another_kind_are_brought_into_the_models_shape(cli, trained, di
     for i in range(8):
         picture(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png", i, (20, 30))
     out = tmp_path / "out"
-    assert cli("explain", trained, digit, "--data", tmp_path / "photos", "--out", out).code == 0
+    code, _, err = cli("explain", trained, digit, "--data", tmp_path / "photos", "--out", out)
+    assert (code, err) == (0, f"{tmp_path}/photos is not known to be what the model was trained on; the page says so\n")
     assert "nearest.png" in sources(out / "index.html")
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "<h2>The nearest images of photos</h2>" in page
+    assert "not known to be images that the model was trained on" in page
+    assert "training images" not in page
+
+
+@pytest.mark.capability("F12", "C12")
+def test_a_run_knows_its_training_images_and_a_model_file_does_not(cli, digit, tmp_path):
+    net = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(64, 3), nn.Linear(3, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8))),
+        input_shape=(1, 8, 8),
+    )
+    ds = pl.data.load("digits").reconstruction()
+    pl.fit(net, ds, epochs=1, engine="reference", progress=False, out=tmp_path / "run")
+    page = tmp_path / "out" / "index.html"
+    code, _, err = cli("explain", tmp_path / "run", digit, "--data", "digits", "--out", page.parent)
+    assert (code, err) == (0, "")
+    assert "<h2>The nearest training images</h2>" in page.read_text(encoding="utf-8")
+    (model,) = (tmp_path / "run").glob("*.safetensors")
+    code, _, err = cli("explain", model, digit, "--data", "digits", "--out", page.parent)
+    assert (code, err) == (0, "digits is not known to be what the model was trained on; the page says so\n")
+    assert "<h2>The nearest images of digits</h2>" in page.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,6 +50,23 @@ def test_odd_maps_are_drawn(shape):
             assert image.size[0] > 500
 
 
+@pytest.mark.parametrize(
+    ("maps", "match"),
+    [(np.zeros((0, 3, 3)), r"at least one number to be drawn, got \(0, 3, 3\)"), ("x", "an array of numbers, got 'x'")],
+)
+def test_what_are_no_maps(maps, match):
+    with pytest.raises(OptionError, match=f"maps must .*{match}"):
+        figures.feature_maps(maps)
+
+
+def test_many_numbers_of_a_dense_layer_stay_on_a_screen():
+    values = randn(0, 2048)
+    figure = figures.feature_maps(values)
+    assert np.array_equal(drawn(figure).ravel(), values)
+    assert figure.bbox.height <= 600
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()][:3] == ["0", "256", "512"]
+
+
 @pytest.mark.capability("F7")
 def test_kernels_have_zero_in_middle_gray_and_a_column_for_each_input_channel():
     weight = randn(0, 3, 5, 2, 2)
@@ -61,6 +79,7 @@ def test_kernels_have_zero_in_middle_gray_and_a_column_for_each_input_channel():
     turned = figures.kernels(weight.swapaxes(0, 1))
     assert np.array_equal(drawn(turned), whole, equal_nan=True)
     assert (turned.axes[0].get_ylabel(), turned.axes[0].get_xlabel()) == ("input channel", "filter")
+    assert figures.kernels(weight, groups=2).axes[0].get_xlabel() == "input channel of its group"
     assert np.array_equal(drawn(figures.kernels(weight[:, :1]))[:2, 3:5], weight[1, 0])
     assert drawn(figures.kernels(randn(0, 40, 40, 3, 3))).shape == (16 * 4 - 1, 16 * 4 - 1)
     assert figures.kernels(np.zeros((2, 1, 1, 1))).axes[0].images[0].get_clim() == (-1, 1)
@@ -169,6 +188,34 @@ def test_names_are_no_formulas():
         figures.probabilities(np.array([1.0]), [name]),
     ]
     assert all(len(to_png(figure)) > 1000 for figure in made)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("letter", ["n", "W"])
+@pytest.mark.parametrize("k", [2, 10, 100])
+def test_long_names_fit(letter, k):
+    """All words lie inside of the figure; where there is no place for both, matplotlib warns."""
+    names = [f"{i} {letter * 120}" for i in range(k)]
+    plane = figures.plane(randn(0, 40, 2), np.arange(40) % k, names, np.zeros(2))
+    bars = figures.probabilities(np.full(k, 1 / k), names)
+    for figure, ax in ((plane, plane.axes[0].get_legend()), (bars, bars.axes[0])):
+        assert len(to_png(figure)) > 1000
+        box = ax.get_tightbbox()
+        assert box.x0 >= 0
+        assert box.y0 >= -5, "a legend has an empty margin"
+        assert box.x1 <= figure.bbox.x1
+    assert min(ax.get_window_extent().height for ax in (plane.axes[0], bars.axes[0])) > 60
+
+
+def test_words_above_an_image_are_broken_where_it_ends():
+    labels = [f"{'n' * 10}...: -1.5 to 12.5"] * 5
+    figure = figures.gallery(np.zeros((5, 1, 4, 4)), (0, 1), labels)
+    assert words(figure) == ["nnnnnnnnnn...:\n-1.5 to 12.5"] * 5
+    to_png(figure)
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes[:4]))
+    assert boxes[4].y1 < boxes[0].y0
+    assert boxes[0].y1 <= figure.bbox.y1
 
 
 @pytest.mark.capability("F12", "F8")

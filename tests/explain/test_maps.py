@@ -7,6 +7,7 @@ import pytest
 
 from explain.networks import model, network, picture
 from pellucid import explain, models, nn
+from pellucid.errors import DataError, OptionError, ShapeError
 
 
 @pytest.mark.capability("F6")
@@ -30,6 +31,16 @@ def test_dead_maps():
     maps[3] = np.nan
     assert explain.dead(maps).tolist() == [True, False, True, False]
     assert explain.dead(np.array([[[0.0]], [[2.0]]])).tolist() == [True, False], "a single cell speaks unless it is 0"
+
+
+def test_what_cannot_be():
+    with pytest.raises(ShapeError, match=r"maps must be \(C, H, W\), got \(1, 1\)"):
+        explain.dead([[1]])
+    with pytest.raises(OptionError, match="maps must be an array of numbers, got 'x'"):
+        explain.dead("x")
+    gray = model(network("plain"))
+    with pytest.raises(DataError, match="image must be one image, got 3; the model takes 1 channel, 1x13x11"):
+        explain.feature_maps(gray, np.zeros((3, 13, 11)))
 
 
 @pytest.mark.capability("F7")

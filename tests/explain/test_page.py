@@ -15,7 +15,7 @@ from explain.networks import NETS, model, network, picture
 from pellucid import explain, models, nn
 from pellucid.data.dataset import Splits
 from pellucid.errors import DataError, OptionError
-from pellucid.explain import page
+from pellucid.explain import figures, page
 
 
 class Read(HTMLParser):
@@ -63,6 +63,7 @@ def check(path):
     return read
 
 
+kernels = figures.kernels
 ALWAYS = ["What the network saw", "Layer by layer"]
 
 
@@ -130,6 +131,59 @@ def test_odd_networks(tmp_path, layers):
     check(page.write(m, picture((3, 6, 5)), tmp_path / "out"))
 
 
+def test_dense_layers_of_one_number_and_of_very_many(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 2049), nn.Linear(2049, 1), input_shape=(1, 3, 3))
+    read = check(page.write(model(net), picture((1, 3, 3)), tmp_path))
+    assert re.search(r"2049 numbers, from \S+ to \S+\. The first 2048 are drawn\.", read.text)
+    assert re.search(r"One number, -?[\d.e-]*\d\.\n", read.text)
+    assert "1 numbers" not in read.text
+
+
+@pytest.mark.capability("F4")
+def test_only_steps_that_were_made_are_told(tmp_path, monkeypatch):
+    m = pl.Model(
+        models.create("mlp", (1, 8, 8), 10), pl.InputSpec((1, 8, 8), (0.0, 255.0), (0.5,), (0.5,), preparation="digit")
+    )
+    photo = np.full((60, 60), 230, np.uint8)
+    blank = check(page.write(m, Image.fromarray(photo), tmp_path / "blank"))
+    assert "No figure was found." in blank.text
+    assert "strokes" not in blank.text
+    photo[15:45, 28:33] = 20
+    drawn = check(page.write(m, Image.fromarray(photo), tmp_path / "drawn"))
+    assert "The figure is found, its strokes brought to a usual width, fitted, and centered by mass." in drawn.text
+    prepare = pl.InputSpec.prepare
+    monkeypatch.setattr(pl.InputSpec, "prepare", lambda spec, picture: prepare(spec, picture, pen=None))
+    as_drawn = check(page.write(m, Image.fromarray(photo), tmp_path / "pen"))
+    assert "The figure is found, fitted, and centered by mass." in as_drawn.text
+
+
+@pytest.mark.capability("F7")
+def test_kernels_of_transposed_convolutions_and_of_groups_are_by_filter(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        figures, "kernels", lambda *given, **options: drawn.append((*given, options)) or kernels(*given)
+    )
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, groups=2, padding=1), nn.ConvTranspose2d(4, 6, (2, 3), groups=2)),
+        *(nn.ConvTranspose2d(6, 1, 2), nn.Flatten(), nn.LazyLinear(2)),
+        input_shape=(2, 6, 5),
+    )
+    read = check(page.write(model(net), picture((2, 6, 5)), tmp_path))
+    grouped, plain = net[1].weight, net[2].weight
+    assert [(weight.shape, options) for weight, options in drawn] == [
+        ((4, 1, 3, 3), {"groups": 2}),
+        ((6, 2, 2, 3), {"groups": 2}),
+        ((1, 6, 2, 2), {"groups": 1}),
+    ]
+    for out, into in np.ndindex(6, 2):
+        assert np.array_equal(drawn[1][0][out, into], grouped[out // 3 * 2 + into, out % 3])
+    assert np.array_equal(drawn[2][0][0], plain[:, 0])
+    assert (
+        "6 x 2 kernels 2x3. Filters along one side, input channels of the filter's group along the other." in read.text
+    )
+    assert "1 x 6 kernels 2x2. Filters along one side, input channels along the other." in read.text
+
+
 def test_an_image_of_one_color(tmp_path):
     """Nothing can be said of it, and nothing fails."""
     check(page.write(model(network("plain")), np.zeros((13, 11)), tmp_path))
@@ -177,6 +231,19 @@ def test_an_autoencoder(tmp_path):
     assert not any(heading.startswith("Which pixels count") for heading in read.headings)
     without = replace(ds, targets=(ds.images / 16).astype(np.float32), classes=())
     check(page.write(m, ds.images[0], tmp_path / "plain", ds=without))
+
+
+@pytest.mark.capability("F9")
+def test_receptive_fields_end_with_the_body_of_the_last_block(tmp_path):
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.Residual(nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(2, 3, 1)),
+        *(nn.Flatten(), nn.LazyLinear(2)),
+        input_shape=(1, 6, 5),
+    )
+    read = check(page.write(model(net), picture((1, 6, 5)), tmp_path))
+    assert [src for src in read.images if src.startswith("field-")] == ["field-0.png", "field-1.body.png"]
+    assert read.images["seen-by.png"]
 
 
 def test_maps_are_of_images_of_all_classes():

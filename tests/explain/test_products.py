@@ -128,6 +128,10 @@ def test_what_cannot_be(options, match):
     assert "\n" not in str(caught.value)
     with pytest.raises(ShapeError, match=r"x must be \(C, H, W\) and weight"):
         explain.window(np.zeros((3, 3)), np.zeros((1, 1, 2, 2)))
+    with pytest.raises(OptionError, match="x must be an array of numbers, got 'abc'"):
+        explain.window("abc", np.zeros((1, 1, 2, 2)))
+    with pytest.raises(OptionError, match=r'unknown padding_mode "foo".* Known: zeros, reflect, replicate, circular'):
+        explain.window(np.zeros((1, 3, 3)), np.zeros((1, 1, 2, 2)), padding_mode="foo")
     with pytest.raises(ShapeError):
         explain.window(np.zeros((2, 3, 3)), np.zeros((1, 1, 2, 2)))
 

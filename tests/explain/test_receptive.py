@@ -93,6 +93,8 @@ def test_lesson_2_by_hand():
     assert boxes == [(slice(4 * i, 4 * i + 18),) * 2 for i in range(3)]
     assert explain.receptive_field(net, 7, (-1, 0)) == (slice(8, 26), slice(0, 18))
     assert explain.receptive_field(net, "12", 3) == (slice(0, 26), slice(0, 26)), "pooling drops two lines"
+    first = np.argwhere(np.ones((3, 3)))[5]
+    assert explain.receptive_field(net, 7, first) == explain.receptive_field(net, 7, (1, 2)), "a row of np.argwhere"
     assert not explain.cells_that_see(net, "7", (27, 27)).any()
     assert explain.cells_that_see(net, "12", (0, 0)).all()
 
@@ -129,6 +131,8 @@ def test_effective_field_is_pytorchs_gradient_and_lies_in_the_box(torch):
         (lambda net: explain.receptive_field(net, 0, (26, 0)), r"cell \(26, 0\) lies outside 26x26"),
         (lambda net: explain.receptive_field(net, 0, 4), "cell must be 2 numbers, for 26x26 values, got 4"),
         (lambda net: explain.receptive_field(net, -1, (0, 0)), "cell must be a number, for 10 values"),
+        (lambda net: explain.receptive_field(net, 0, np.ones((2, 2), int)), "cell must be 2 numbers"),
+        (lambda net: explain.receptive_field(net, 0, np.array([0.5, 1])), "cell must be 2 numbers"),
         (lambda net: explain.cells_that_see(net, 0, (0, 28)), r"pixel \(0, 28\) lies outside 28x28"),
         (lambda net: explain.cells_that_see(net, "a", (0, 0)), 'unknown layer "a"'),
     ],

@@ -39,6 +39,15 @@ def test_an_accuracy_of_zero_is_an_accuracy():
     assert len(plots.curves(History(rows(1.0, accuracy=None))).axes) == 1
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 30])
+def test_ticks_stand_at_whole_epochs_only(epochs):
+    for ax in plots.curves(History(rows(*[1.0] * epochs))).axes:
+        low, high = ax.get_xlim()
+        ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(tick == round(tick) for tick in ticks)
+
+
 def test_without_validation_there_is_one_curve():
     (ax,) = plots.curves(History(rows(None, None, accuracy=None))).axes
     assert labels_of(ax) == ["training"]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pellucid.cli.app import app, shown
-from pellucid.cli.common import load_data, load_model, progress_bar, recorded_split, say
+from pellucid.cli.common import load_data, load_model, note, progress_bar, recorded_split, say
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -34,18 +34,24 @@ def explain(
     image a cell sees, one number step by step, which pixels count, and images
     that excite filters. With --data also the nearest training images and maps
     of the images; of an autoencoder also images decoded from other numbers.
+    Which images the model was trained on is known for a run directory and the
+    run's own data; others are called images of DATA.
     """
     from pellucid.data.images import printable
     from pellucid.explain.page import write
 
     loaded = load_model(model)
     loaded.input.read(image)  # a bad image is said before data are read
-    ds = None
+    ds = recorded = None
     if data is not None:
         channels, height, width = loaded.input.shape
         ds = load_data(data, divide=False, size=(height, width), channels=channels)
-        ds = recorded_split(model, loaded, ds) or ds
+        recorded = recorded_split(model, loaded, ds if loaded.classes else ds.reconstruction())
+        if recorded is None:
+            note(f"{printable(data)} is not known to be what the model was trained on; the page says so")
+        else:
+            ds = ds.with_splits(recorded.splits)
     folder = out or Path(f"{Path(image).stem[:100]}-explained")
     with progress_bar("explaining") as progress:
-        page = write(loaded, image, folder, target, ds, printable(Path(image).name), progress)
+        page = write(loaded, image, folder, target, ds, printable(Path(image).name), progress, recorded is not None)
     say(shown(f"wrote {printable(page)}"))

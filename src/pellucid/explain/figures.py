@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid._types import Array
-from pellucid.errors import OptionError
+from pellucid.errors import OptionError, one_line
 from pellucid.explain.maps import dead
 from pellucid.explain.products import Pixel, shown
+from pellucid.explain.walk import as_numbers
 from pellucid.report.plots import BLUE, GREEN, ORANGE, RED, show
 
 if TYPE_CHECKING:
@@ -108,16 +109,20 @@ def feature_maps(maps: Array) -> Figure:
     Args:
         maps: (C, H, W), or (n,) of a dense layer.
     """
+    maps = as_numbers(maps, "maps")
+    if not maps.size:
+        raise OptionError(f"maps must hold at least one number to be drawn, got {maps.shape}")
     vector = maps.ndim != 3
     if vector:
         flat = maps.ravel().astype(np.float64)
-        wide = min(flat.size, 32)
+        wide = min(flat.size, 32 if flat.size <= 512 else 64)
         maps = np.pad(flat, (0, -flat.size % wide), constant_values=np.nan).reshape(1, -1, wide)
     columns = 1 if vector else _columns(*maps.shape[1:])
     whole = _mosaic(maps.astype(np.float64), columns)
     limits = _limits(maps)
     high = whole.shape[0] / whole.shape[1] * WIDTH * 0.9 + 0.55
-    figure = _figure(min(0.2 * whole.shape[0] + 0.15 if vector else high, 14.0))
+    row = 0.2 if whole.shape[1] <= 32 else 0.1
+    figure = _figure(min(row * whole.shape[0] + 0.15 if vector else high, 14.0))
     ax = figure.subplots()
     shape: Any = "auto" if vector else "equal"
     drawn = ax.imshow(whole, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest", aspect=shape)
@@ -139,13 +144,14 @@ def feature_maps(maps: Array) -> Figure:
     return figure
 
 
-def kernels(weight: Array, most: int = 16) -> Figure:
+def kernels(weight: Array, most: int = 16, groups: int = 1) -> Figure:
     """Return a figure of kernels; 0 is middle gray, white the largest and black the smallest number.
 
     Args:
         weight: (out, in, kh, kw). With one input channel all filters; with more, filters and input channels stand
             along the two axes, the more numerous ones side by side.
         most: How many filters and channels are shown at most, where there are several channels.
+        groups: Of the layer; with more than one, an input channel is counted within its filter's group.
     """
     if weight.ndim != 4:
         raise OptionError(f"only kernels with two axes can be drawn, (out, in, kh, kw), got {weight.shape}")
@@ -162,13 +168,14 @@ def kernels(weight: Array, most: int = 16) -> Figure:
     ax = figure.subplots()
     drawn = ax.imshow(whole, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     _plain(ax)
+    channels = "input channel" if groups == 1 else "input channel of its group"
     h, w = tiles.shape[1] + 1, tiles.shape[2] + 1
     rows = range(-(-len(tiles) // columns))
     ax.set_yticks([row * h + (h - 2) / 2 for row in rows], [str(row * (1 if several else columns)) for row in rows])
-    ax.set_ylabel("input channel" if turned else "filter", fontsize=_SMALL, color=_WORDS)
+    ax.set_ylabel(channels if turned else "filter", fontsize=_SMALL, color=_WORDS)
     if several:
         ax.set_xticks([c * w + (w - 2) / 2 for c in range(columns)], [str(c) for c in range(columns)])
-        ax.set_xlabel("filter" if turned else "input channel", fontsize=_SMALL, color=_WORDS)
+        ax.set_xlabel("filter" if turned else channels, fontsize=_SMALL, color=_WORDS)
         ax.xaxis.set_label_position("top")
     ax.tick_params(colors=_WORDS, labelsize=_SMALL, length=0, labeltop=several, labelbottom=False)
     _bar(figure, drawn, ax, limits)
@@ -280,19 +287,21 @@ def gallery(
     Args:
         images: (K, C, H, W).
         value_range: Of their values.
-        labels: A short text for each; none if None.
+        labels: A short text for each, broken into lines where it is wider than its image; none if None.
         columns: How many stand in a row.
     """
     columns = min(columns, max(len(images), 1))
     tiles = _images(images, value_range)
     h, w = tiles.shape[1:3]
-    gap = max(1, round(h * 0.075 * columns)) if labels else max(1, h // 14)
+    labels = [fill(label, 64 // columns) for label in labels or ()]
+    lines = 1 + max((label.count("\n") for label in labels), default=0)
+    gap = max(1, round(h * 0.075 * columns * lines)) if labels else max(1, h // 14)
     whole = _mosaic(tiles, columns, (gap, max(1, w // 14)))
     figure = _figure(min((whole.shape[0] + gap) / whole.shape[1] * WIDTH, 14.0))
     ax = figure.subplots()
     ax.imshow(whole, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     _plain(ax)
-    for i, label in enumerate(labels or ()):
+    for i, label in enumerate(labels):
         x = i % columns * (w + max(1, w // 14)) + (w - 1) / 2
         ax.text(
             x,
@@ -439,7 +448,7 @@ def probabilities(values: Array, classes: Sequence[str], ordered: bool = False, 
     ax = figure.subplots()
     places = np.arange(len(chosen))
     ax.barh(places, values[chosen], color=[BLUE if i == best[0] else _WORDS for i in chosen])
-    ax.set_yticks(places, [classes[i] for i in chosen], parse_math=False)
+    ax.set_yticks(places, [one_line(classes[i], 15) for i in chosen], parse_math=False)
     ax.set_xlim(0, 1.18)
     ax.invert_yaxis()
     for place, p in enumerate(values[chosen].tolist()):
@@ -459,9 +468,11 @@ def plane(points: Array, labels: Array, classes: Sequence[str], own: Array | Non
         classes: Names.
         own: A point to point out, (2,).
     """
-    figure = _figure(WIDTH * 0.95)
+    names = [one_line(name, 10) for name in classes]
+    columns = min(6, int(WIDTH / (0.3 + 0.12 * max(map(len, names), default=0))))  # a W and a sign, in inches
+    figure = _figure(WIDTH * 0.8 + 0.18 * (1 + len(names) // columns))
     ax = figure.subplots()
-    for k, name in enumerate(classes):
+    for k, name in enumerate(names):
         here = points[labels == k]
         marker = f"${name}$" if len(name) == 1 and name.isalnum() else _MARKERS[k % len(_MARKERS)]
         color = _COLORS[k % len(_COLORS)]
@@ -480,7 +491,15 @@ def plane(points: Array, labels: Array, classes: Sequence[str], own: Array | Non
     _ruled(ax)
     ax.set_aspect("equal", "datalim")
     legend = ax.legend(
-        fontsize=_SMALL, labelcolor=_WORDS, frameon=False, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.08)
+        fontsize=_SMALL,
+        labelcolor=_WORDS,
+        frameon=False,
+        ncols=columns,
+        handlelength=1,
+        handletextpad=0.4,
+        columnspacing=1,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.08),
     )
     for words in legend.get_texts():
         words.set_parse_math(False)

@@ -18,7 +18,7 @@ from pellucid import engines, nn
 from pellucid._types import Array
 from pellucid.data.dataset import Dataset, rescaled
 from pellucid.errors import DataError, EngineError, OptionError, unknown
-from pellucid.explain.walk import check_model, find, network_of, piece, shapes, trace, up_to
+from pellucid.explain.walk import as_numbers, check_model, find, network_of, one_image, piece, shapes, trace, up_to
 from pellucid.model import Model
 from pellucid.nn import Network, Sequential
 from pellucid.shapes import integer, text
@@ -136,7 +136,7 @@ def decode(model: Model | Network, layer: int | str, points: Array) -> Array:
         points: (N, n), as codes gives them.
 
     Raises:
-        OptionError: For points of another size.
+        OptionError: For points of another size, or NaN and infinity among them.
 
     >>> from pellucid import nn
     >>> net = Sequential(nn.Flatten(), nn.Linear(9, 2), nn.Linear(2, 9), input_shape=(1, 3, 3))
@@ -144,13 +144,13 @@ def decode(model: Model | Network, layer: int | str, points: Array) -> Array:
     (4, 9)
     """
     _, decoder = split(model, layer)
-    points = np.asarray(points, dtype=decoder.dtype)
+    points = _finite(points, "points")
     size = math.prod(decoder.input_shape)
     if points.ndim != 2 or points.shape[1] != size:
         raise OptionError(
             f"points must be (N, {size}), values of the layer ({text(decoder.input_shape)}), got {points.shape}"
         )
-    return _engine(decoder, "reference").predict(points.reshape(-1, *decoder.input_shape))
+    return _engine(decoder, "reference").predict(points.astype(decoder.dtype).reshape(-1, *decoder.input_shape))
 
 
 def interpolate(model: Model, first: object, second: object, layer: int | str, steps: int = 8) -> Array:
@@ -239,9 +239,14 @@ def plane(points: Array, fit_on: Array | None = None, method: str = "pca", seed:
 
 
 def _checked(points: Array, name: str) -> Array:
-    points = np.asarray(points, dtype=np.float64)
+    points = _finite(points, name)
     if points.ndim != 2 or len(points) < 3:
         raise OptionError(f"{name} must be (N, n) with at least 3 points, got {points.shape}")
+    return points
+
+
+def _finite(points: Array, name: str) -> Array:
+    points = as_numbers(points, name).astype(np.float64)
     if not np.isfinite(points).all():
         raise OptionError(f"{name} must be finite; some values are NaN or infinite")
     return points
@@ -329,15 +334,15 @@ def nearest(
     (True, True)
     """
     place = last_hidden(check_model(model).network) if layer is None else find(model.network, layer)[0]
+    if not isinstance(ds, Dataset):
+        raise OptionError(f"ds must be a data set, as pellucid.data.load gives it, got {type(ds).__name__}")
     chosen = ds.indices(part)
     if not len(chosen):
         raise DataError(f'the data set has no part "{part}" to look in')
     if ds.shape != model.input.shape:
         raise DataError(f"the data have images {text(ds.shape)}, the model takes {text(model.input.shape)}")
     encode = _encoder(model, place)
-    own = encode(model.prepared(image))
-    if len(own) != 1:
-        raise DataError(f"image must be one image, got {len(own)}")
+    own = encode(one_image(model, image))
     parts = [chosen[i : i + _BATCH] for i in range(0, len(chosen), _BATCH)]
     distances = np.concatenate(
         [np.linalg.norm(encode(rescaled(ds, some, model.input.value_range)) - own, axis=1) for some in parts]

@@ -6,7 +6,8 @@ import numpy as np
 
 from pellucid import nn
 from pellucid._types import Array
-from pellucid.explain.walk import canonical, check_model, network_of, places, trace
+from pellucid.errors import ShapeError
+from pellucid.explain.walk import as_numbers, canonical, check_model, network_of, places, trace
 from pellucid.model import Model
 from pellucid.nn import Network
 
@@ -40,9 +41,15 @@ def dead(maps: Array) -> Array:
     Args:
         maps: (C, H, W).
 
+    Raises:
+        ShapeError: For an array of other axes.
+
     >>> dead(np.array([[[2.0, 2.0]], [[0.0, 1.0]]]))
     array([ True, False])
     """
+    maps = as_numbers(maps, "maps")
+    if maps.ndim != 3:
+        raise ShapeError(f"maps must be (C, H, W), got {maps.shape}")
     flat = maps.reshape(len(maps), -1)
     return np.asarray((flat == (flat[:, :1] if flat.shape[1] > 1 else 0)).all(axis=1))
 

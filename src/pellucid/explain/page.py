@@ -22,7 +22,7 @@ from pellucid.explain.maps import dead, kernels
 from pellucid.explain.maximization import maximize
 from pellucid.explain.products import pixel, shown
 from pellucid.explain.receptive import cells_that_see, effective_field, receptive_field
-from pellucid.explain.walk import INPUT, Trace, check_model, places, target_cell, trace
+from pellucid.explain.walk import INPUT, Trace, check_model, one_image, places, target_cell, trace
 from pellucid.files import make_folder, write_atomic
 from pellucid.model import Model
 from pellucid.report.plots import to_png
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "index.html"
 _SHOWN = 64  # maps of a layer
+_NUMBERS = 2048  # of a dense layer
 _CODES = 500  # images of a map of codes
 _AS_THEY_ARE = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
 _UNIT = (0.0, 1.0)
@@ -81,6 +82,7 @@ def write(
     ds: Dataset | None = None,
     name: str = "image",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    trained_on: bool = True,
 ) -> Path:
     """Write all pictures of an image and index.html into a folder, and return the page's path.
 
@@ -92,6 +94,8 @@ def write(
         ds: Data of the model, for neighbors and the map of codes; these are left out if None.
         name: What to call the image.
         progress: Called with (done, total).
+        trained_on: Whether the training part of ds, or all of it where there is none, is what the model was trained
+            on; if not, the page says that this is not known.
 
     Raises:
         DataError: For an image that the model cannot take.
@@ -106,7 +110,7 @@ def write(
     ...     write(run.model, data.images[0], folder).name
     'index.html'
     """
-    work = _Work(model, image, Path(folder), target, ds)
+    work = _Work(model, image, Path(folder), target, ds, trained_on)
     make_folder(work.folder)
     makers = work.makers()
     sections = []
@@ -128,11 +132,12 @@ def write(
 class _Work:
     """What all sections need: the model, the image, and what flowed through the network."""
 
-    def __init__(self, model: Model, image: object, folder: Path, target: object, ds: Dataset | None) -> None:
+    def __init__(
+        self, model: Model, image: object, folder: Path, target: object, ds: Dataset | None, trained_on: bool
+    ) -> None:
+        self.trained_on = trained_on
         self.model, self.network, self.folder, self.ds = check_model(model), model.network, folder, ds
-        raw = model.prepared(image)
-        if len(raw) != 1:
-            raise DataError(f"image must be one image, got {len(raw)}")
+        raw = one_image(model, image)
         if ds is not None and ds.shape != model.input.shape:
             raise DataError(f"the data have images {text(ds.shape)}, the model takes {text(model.input.shape)}")
         self.raw: Array = raw[0]
@@ -205,13 +210,16 @@ class _Work:
         self.add(section, "seen", figure, "The input", "", alt)
         found = self.preparation
         if found.steps:
+            then = "No figure was found."
+            if "seen" in found.steps:
+                pen = "its strokes brought to a usual width, " if "pen" in found.steps else ""
+                then = f"The figure is found, {pen}fitted, and centered by mass."
             self.add(
                 section,
                 "preparation",
                 figures.preparation(found),
                 "How it came about",
-                f"The ink is {found.polarity.replace('-', ' ')}, best seen in {found.channel}. The figure is found, "
-                "its strokes brought to a usual width, fitted, and centered by mass.",
+                f"The ink is {found.polarity.replace('-', ' ')}, best seen in {found.channel}. {then}",
                 f"{len(found.steps)} steps from the picture to the input: {', '.join(found.steps)}",
             )
         yield section
@@ -229,15 +237,17 @@ class _Work:
             if isinstance(layer, (*_AS_THEY_ARE, nn.Sequential)) or not np.isfinite(y).all():
                 continue
             shape = f"{text(y.shape)} numbers" if y.ndim == 3 else f"{y.size} numbers"
-            shown_maps, says, silent = y, f"{shape}, from {y.min():.3g} to {y.max():.3g}.", ""
+            most = _SHOWN if y.ndim == 3 else _NUMBERS
+            values = f"{shape}, from {y.min():.3g} to {y.max():.3g}." if y.size > 1 else f"One number, {y.item():.3g}."
+            says, silent = values, ""
             if y.ndim == 3:
                 count = int(dead(y).sum())
                 silent = f" {count} of {len(y)} maps say nothing." if count else ""
-                if len(y) > _SHOWN:
-                    shown_maps, silent = y[:_SHOWN], silent + f" The first {_SHOWN} are drawn."
                 says += " The number at the left is that of the row's first map."
-            figure = figures.feature_maps(shown_maps)
-            alt = f"values of layer {self.label(place)}: {shape}, from {y.min():.3g} to {y.max():.3g}.{silent}"
+            if len(y) > most:
+                silent += f" The first {most} are drawn."
+            figure = figures.feature_maps(y[:most])
+            alt = f"values of layer {self.label(place)}: {values}{silent}"
             self.add(section, f"maps-{place}", figure, self.label(place), says + silent, alt)
         yield section
 
@@ -252,18 +262,31 @@ class _Work:
             "be read as edges and spots; deeper ones look at maps, not at pixels, and a picture of them says little.",
         )
         for place, weight in weights.items():
+            layer: Any = self.layers[place]
+            if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, kh, kw)
+                into, out, *kernel = weight.shape
+                parts = weight.reshape(layer.groups, into // layer.groups, out, *kernel)
+                weight = parts.swapaxes(1, 2).reshape(-1, into // layer.groups, *kernel)
             out, into = weight.shape[:2]
             part = out > 16 or into > 16
             says = f"{out} x {into} kernels {text(weight.shape[2:])}."
             if into > 1:
-                says += " Filters along one side, input channels along the other" + ("; the first 16." if part else ".")
+                of = " of the filter's group" if layer.groups > 1 else ""
+                says += (
+                    f" Filters along one side, input channels{of} along the other{'; the first 16' if part else ''}."
+                )
             alt = f"kernels of layer {self.label(place)}, weights from {weight.min():.3g} to {weight.max():.3g}"
-            figure = figures.kernels(weight)
+            figure = figures.kernels(weight, groups=layer.groups)
             self.add(section, f"kernels-{place}", figure, self.label(place), says, alt)
         yield section
 
     def fields(self) -> Iterator[Section]:
-        spatial = [place for place in self._convolutions() if np.prod(self.trace.outputs[place].shape[2:]) > 1]
+        spatial = [
+            place
+            for place in self._convolutions()
+            if np.prod(self.trace.outputs[place].shape[2:]) > 1
+            and "shortcut" not in place.split(".")  # it is computed last, and sees less than the body beside it
+        ]
         if not spatial:
             return
         section = Section(
@@ -420,18 +443,21 @@ class _Work:
         ds = self._data()
         place = self._coded()
         found, distances = nearest(self.model, self.raw, ds, place, part=self._fitted())
+        images = self._images()
         section = Section(
-            "The nearest training images",
+            f"The nearest {images}",
             f"Those whose numbers in layer {self.label(place)} are most like this image's. Near means that the network "
             "treats them alike, not that they look alike to people.",
         )
+        if not self.trained_on:
+            section.says += " They are not known to be images that the model was trained on."
         labels = [
             f"{one_line(ds.classes[ds.targets[i]], 10)}: {d:.2f}" if ds.is_classification else f"{d:.2f}"
             for i, d in zip(found, distances, strict=True)
         ]
         figure = figures.gallery(ds.images[found], ds.value_range, labels)
         says = "Label and distance. " if ds.is_classification else "Distances. "
-        alt = f"the nearest training images, with label and distance: {'; '.join(labels)}"
+        alt = f"the nearest {images}, with label and distance: {'; '.join(labels)}"
         self.add(section, "nearest", figure, "Nearest first", says, alt)
         yield section
 
@@ -454,7 +480,7 @@ class _Work:
         )
         flat = plane(everything, fitted)
         says = (
-            f"The plane along which {len(known)} training images vary most; it shows {flat.explained:.0%} of the "
+            f"The plane along which {len(known)} {self._images()} vary most; it shows {flat.explained:.0%} of the "
             "variance. What overlaps here may lie apart in the other directions."
         )
         figure = figures.plane(flat.points[:-1], targets, names, flat.points[-1])
@@ -483,7 +509,7 @@ class _Work:
         says = "The plane of the map above, decoded at a grid of points."
         figure = figures.gallery(sheet.reshape(-1, *sheet.shape[2:]), _UNIT, columns=len(sheet))
         self.add(section, "grid", figure, "A grid of the map", says, says)
-        says = "Points drawn from a Gaussian density fitted to the numbers of training images, decoded."
+        says = f"Points drawn from a Gaussian density fitted to the numbers of {self._images()}, decoded."
         drawn_images = sample(self.network, place, fitted)
         self.add(section, "samples", figures.gallery(drawn_images, _UNIT), "Samples", says, says)
         yield section
@@ -500,6 +526,10 @@ class _Work:
         if self.ds is None:
             raise DataError("neighbors need data")
         return self.ds
+
+    def _images(self) -> str:
+        """What the images are called that this one is compared with."""
+        return "training images" if self.trained_on else f"images of {one_line(self._data().name, 60)}"
 
     def _coded(self) -> str:
         """Return the layer whose values stand for an image: what is narrowest, or what the last layer decides on."""

@@ -9,9 +9,10 @@ import numpy as np
 from pellucid import functional as F
 from pellucid import nn
 from pellucid._types import Array, Shape
-from pellucid.errors import OptionError, ShapeError
-from pellucid.explain.walk import canonical, check_model, find, index, places, trace
+from pellucid.errors import OptionError, ShapeError, unknown
+from pellucid.explain.walk import as_numbers, canonical, check_model, find, index, places, trace
 from pellucid.model import Model
+from pellucid.nn.conv import PADDING_MODES
 from pellucid.shapes import PaddingArgument, SizeArgument, resolve_padding, sizes, window_extent
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Softplus, nn.Sigmoid, nn.Tanh)
@@ -171,16 +172,18 @@ def window(
 
     Raises:
         ShapeError: Where the arrays do not fit.
-        OptionError: For a cell or channel that does not exist.
+        OptionError: For a cell, channel or padding mode that does not exist, and for what is no array of numbers.
 
     >>> x = np.arange(9.0).reshape(1, 3, 3)
     >>> one = window(x, np.ones((1, 1, 2, 2)), np.array([0.5]), cell=(1, 1))
     >>> one.patch.tolist(), one.total
     ([[[4.0, 5.0], [7.0, 8.0]]], 24.5)
     """
-    x, weight = np.asarray(x, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    x, weight = as_numbers(x, "x").astype(np.float64), as_numbers(weight, "weight").astype(np.float64)
     if x.ndim != 3 or weight.ndim != 4:
         raise ShapeError(f"x must be (C, H, W) and weight (out, C, kh, kw), got {x.shape} and {weight.shape}")
+    if padding_mode not in PADDING_MODES:
+        raise unknown("padding_mode", padding_mode, PADDING_MODES)
     padded = _padded(x, weight.shape[2:], stride, padding, dilation, padding_mode)
     y = F.conv2d(padded[None], weight, bias, stride, 0, dilation, groups)[0]
     at = _strongest(y, channel, cell)

@@ -17,7 +17,7 @@ import numpy as np
 from pellucid import functional as F
 from pellucid import nn
 from pellucid._types import Array, Shape
-from pellucid.errors import DataError, OptionError, unknown
+from pellucid.errors import DataError, OptionError, one_line, unknown
 from pellucid.model import Model
 from pellucid.nn import Layer, Network
 from pellucid.nn.layer import blank, join
@@ -204,10 +204,43 @@ def canonical(model: Model, image: object, name: str = "image") -> Array:
     Raises:
         DataError: For what the model cannot take, NaN included, and for several images.
     """
+    raw = one_image(model, image, name)
+    return model.input.canonical(raw).astype(model.network.dtype)
+
+
+def one_image(model: Model, image: object, name: str = "image") -> Array:
+    """Return one image as the model's input spec reads it: raw, (1, C, H, W).
+
+    Args:
+        model: Whose input spec says how.
+        image: A file, a PIL image, or a raw array (C, H, W) or (H, W).
+        name: Of the argument, for the error.
+
+    Raises:
+        DataError: For what the model cannot take, NaN included, and for several images.
+    """
     raw = check_model(model).prepared(image)
     if len(raw) != 1:
-        raise DataError(f"{name} must be one image, got {len(raw)}")
-    return model.input.canonical(raw).astype(model.network.dtype)
+        c = model.input.shape[0]
+        takes = f"the model takes {c} channel{'' if c == 1 else 's'}, {text(model.input.shape)}"
+        raise DataError(f"{name} must be one image, got {len(raw)}; {takes}")
+    return raw
+
+
+def as_numbers(values: object, name: str) -> Array:
+    """Return an array of real numbers, or raise an OptionError.
+
+    Args:
+        values: What was given.
+        name: Of the argument, for the error.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        array = np.asarray(None)
+    if array.dtype.kind not in "buif":
+        raise OptionError(f"{name} must be an array of numbers, got {one_line(repr(values), 80)}")
+    return array
 
 
 def places(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
@@ -286,12 +319,13 @@ def index(shape: Shape, at: object, name: str) -> tuple[int, ...]:
 
     Args:
         shape: Of the array.
-        at: A number for each axis; one number alone for one axis.
+        at: A number for each axis, in a tuple, list or array; one number alone for one axis.
         name: Of the argument, for the error.
 
     >>> index((4, 5), (-1, 2), "cell")
     (3, 2)
     """
+    at = at.tolist() if isinstance(at, np.ndarray) else at
     numbers = tuple(at) if isinstance(at, (tuple, list)) else (at,)
     whole = all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in numbers)
     if not whole or len(numbers) != len(shape):

@@ -52,7 +52,7 @@ def curves(history: History) -> Figure:
                 ax.axvline(best.epoch, color=GREEN, lw=1, ls="--", zorder=0)
                 ax.plot(*at, marker="*", ms=13, color=GREEN, ls="", label=f"kept: epoch {best.epoch}, {at[1]:.4g}")
         ax.set(xlabel="epoch", ylabel=label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.25)
         ax.legend(frameon=False)
     return figure
