@@ -36,6 +36,7 @@ test: $(TEST_TOOLS)  ## run all tests; TORCH=1 adds those against PyTorch
 	@$(if $(TORCH),:,echo "Not run: the parity tests against PyTorch. To add them: make test TORCH=1")
 
 fuzz: $(VENV)/.dev  ## each parser for FUZZ_SECONDS (60); new random networks, compiled engine against its definition
+	-[ "$$(uname)" != Linux ] || $(PIP) atheris
 	$(BIN)/python tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),60)
 	PELLUCID_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q tests/compiled/test_parity.py -k random_networks
 
