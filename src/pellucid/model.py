@@ -351,9 +351,7 @@ class Model:
         if not self.classes:
             raise OptionError("this model has no classes; model.outputs(images) gives its raw outputs")
         logits = self._run(raw)
-        if not np.isfinite(logits).all():
-            number = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-            raise DataError(f"the network gives {logits[number].tolist()} for image {number}; its weights are unusable")
+        check_finite(logits, np.arange(len(raw)))
         probabilities = F.softmax(logits.astype(np.float64), 1)
         indices = logits.argmax(axis=1)
         labels = tuple(self.classes[i] for i in indices)
@@ -396,6 +394,23 @@ class Model:
             OptionError: For a network with layers of one's own.
         """
         model_file.write(self.network, self.facts(), path)
+
+
+def check_finite(outputs: Array, numbers: Array) -> None:
+    """Refuse outputs that say nothing.
+
+    Args:
+        outputs: Of a network, (N, ...).
+        numbers: Of the images, for the error, (N,).
+
+    Raises:
+        DataError: Where one is NaN or infinite.
+    """
+    good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        given = outputs[first].tolist() if outputs.ndim == 2 else "NaN or infinity"
+        raise DataError(f"the network gives {given} for image {numbers[first]}; its weights are unusable")
 
 
 def load(path: str | Path, engine: str = "compiled") -> Model:
