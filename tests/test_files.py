@@ -112,7 +112,7 @@ def test_a_link_is_replaced_and_its_target_stays(tmp_path):
         write_atomic(tmp_path / name, b"new")
         assert not (tmp_path / name).is_symlink()
         assert read_bytes(tmp_path / name) == b"new"
-    with pytest.raises(FileError, match="cannot write .*elsewhere: it is a folder"):
+    with pytest.raises(FileError, match=r"cannot write .*elsewhere: it is a folder"):
         write_atomic(tmp_path / "elsewhere", b"new")
     assert read_bytes(tmp_path / "target") == b"old"
     assert names(tmp_path) == ["broken", "elsewhere", "folder", "link", "target"]

@@ -419,14 +419,14 @@ def load(path: str | Path, engine: str = "compiled") -> Model:
     Of an ONNX file that interop.export_onnx wrote of a model too, without dropout; it predicts the same up to rounding.
 
     Args:
-        path: A model file, a folder with model.safetensors, or something.onnx.
+        path: A model file or ONNX file, whatever it is called, or a folder with model.safetensors.
         engine: Which engine predicts. Only the one that predicted before gives the same bits.
 
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
     """
     path = Path(path)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
+    if _is_onnx(path):
         from pellucid.interop.onnx.reading import read_model
 
         content = read_model(path)
@@ -438,3 +438,20 @@ def load(path: str | Path, engine: str = "compiled") -> Model:
         return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine, novelty)
     except ShapeError as error:
         raise FileError(f"{path}: {error}") from error
+
+
+def _is_onnx(path: Path) -> bool:
+    """Return whether a file is to be read as ONNX: it begins like that, or is called so and begins as neither does.
+
+    ONNX begins with the tag of its version, safetensors with the length of a header in eight bytes, and "{".
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            lead = file.read(9)
+    except OSError:
+        return False  # reading it says why
+    if lead[:1] == b"\x08" and any(lead[4:8]):
+        return True
+    return path.suffix.lower() == ".onnx" and lead[4:] != b"\0\0\0\0{"
