@@ -80,6 +80,10 @@ def test_outputs_that_are_no_numbers_are_no_prediction(digits_model):
         pl.evaluate(model, ds, "val")
 
 
+def test_no_images_are_no_predictions(digits_model):
+    assert len(digits_model.predict(np.empty((0, 1, 8, 8)))) == 0
+
+
 def test_reconstructions_that_are_no_numbers_have_no_error():
     ds = pl.data.load("digits").reconstruction()
     net = nn.Sequential(nn.Conv2d(1, 1, 1), input_shape=ds.shape).build(ds.shape)

@@ -406,7 +406,7 @@ def check_finite(outputs: Array, numbers: Array) -> None:
     Raises:
         DataError: Where one is NaN or infinite.
     """
-    good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    good = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
     if not good.all():
         first = int(np.flatnonzero(~good)[0])
         given = outputs[first].tolist() if outputs.ndim == 2 else "NaN or infinity"
