@@ -69,6 +69,55 @@ def test_a_file_that_holds_it_already_is_left_alone(tmp_path):
     assert read_bytes(path) == b"size"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems sync folders")
+def test_a_file_that_holds_it_already_reaches_the_disk_all_the_same(tmp_path, monkeypatch):
+    fsync, synced, broken = os.fsync, [], True
+
+    def watched(fd):
+        if broken and stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    path = tmp_path / "a"
+    for _ in range(2):  # the file is there after the first time, but its name may not last
+        with pytest.raises(FileError, match="Input/output error"):
+            write_atomic(path, b"new")
+    assert read_bytes(path) == b"new"
+    broken = False
+    synced.clear()
+    write_atomic(path, b"new")
+    assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe with a name")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(FileError, match=f"cannot write .*{name}: it is not a regular file"):
+            write_atomic(tmp_path / name, b"x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["link", "pipe"]
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "folder").mkdir()
+    for name, target in (("link", "target"), ("broken", "nowhere"), ("elsewhere", "folder")):
+        (tmp_path / name).symlink_to(target)
+    for name in ("link", "broken"):
+        write_atomic(tmp_path / name, b"new")
+        assert not (tmp_path / name).is_symlink()
+        assert read_bytes(tmp_path / name) == b"new"
+    with pytest.raises(FileError, match=r"cannot write .*elsewhere: it is a folder"):
+        write_atomic(tmp_path / "elsewhere", b"new")
+    assert read_bytes(tmp_path / "target") == b"old"
+    assert names(tmp_path) == ["broken", "elsewhere", "folder", "link", "target"]
+
+
 def boom(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
@@ -162,7 +211,7 @@ def test_places_that_cannot_be_written(tmp_path):
         write_atomic(tmp_path / "gone" / "a", b"x")
     with pytest.raises(FileError, match=r"cannot write .*file.a: Not a directory"):
         write_atomic(tmp_path / "file" / "a", b"x")
-    with pytest.raises(FileError, match=r"cannot write .*folder: Is a directory"):
+    with pytest.raises(FileError, match=r"cannot write .*folder: it is a folder; add a file name"):
         write_atomic(tmp_path / "folder", b"x")
     assert names(tmp_path) == ["file", "folder"]
 

@@ -72,8 +72,24 @@ def test_outputs_that_are_no_numbers_are_no_prediction(digits_model):
 
     network = copy.deepcopy(digits_model.network)
     network.load_state_dict({name: np.full_like(a, 1e38) for name, a in network.state_dict().items()})
+    model = pl.Model(network, digits_model.input, digits_model.classes)
     with pytest.raises(DataError, match="for image 0; its weights are unusable"):
-        pl.Model(network, digits_model.input, digits_model.classes).predict(np.full((2, 8, 8), 9))
+        model.predict(np.full((2, 8, 8), 9))
+    ds = pl.data.load("digits")
+    with pytest.raises(DataError, match=f"nan.* for image {ds.splits.val[0]}; its weights are unusable"):
+        pl.evaluate(model, ds, "val")
+
+
+def test_no_images_are_no_predictions(digits_model):
+    assert len(digits_model.predict(np.empty((0, 1, 8, 8)))) == 0
+
+
+def test_reconstructions_that_are_no_numbers_have_no_error():
+    ds = pl.data.load("digits").reconstruction()
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), input_shape=ds.shape).build(ds.shape)
+    net.load_state_dict({name: np.full_like(a, 3e38) for name, a in net.state_dict().items()})
+    with pytest.raises(DataError, match="gives NaN or infinity for image 0; its weights are unusable"):
+        pl.training.reconstruction_errors(pl.Model(net, pl.InputSpec.of(ds)), ds, "all")
 
 
 @pytest.mark.parametrize(

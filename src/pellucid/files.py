@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that at any moment either the old or the new content stands there.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder; permissions by umask. A file that holds the
-    content already is left alone.
+    content already is only made durable. A link to a file is replaced, and what it points to stays as it is; a device
+    or pipe is refused.
 
     Args:
         path: Where to.
@@ -28,12 +30,14 @@ def write_atomic(path: str | Path, content: bytes) -> None:
         FileError: With path and reason, where it cannot be written; nothing is left behind.
     """
     path = Path(path)
-    if not path.name:
-        raise FileError(f"cannot write {path}: it is a folder; add a file name")
-    if _holds(path, content):
-        return
+    _refuse_irregular(path)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
+        if _holds(path, content):  # maybe from a write whose fsync failed
+            with path.open("rb" if os.name == "posix" else "r+b") as file:  # Windows syncs only what may be written
+                os.fsync(file.fileno())
+            _sync_folder(path.parent)
+            return
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
         try:
             rest = memoryview(content)
@@ -50,6 +54,17 @@ def write_atomic(path: str | Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise FileError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Refuse what a rename would destroy, or cannot replace."""
+    mode = 0
+    with suppress(OSError):
+        mode = path.stat().st_mode
+    if not path.name or stat.S_ISDIR(mode):
+        raise FileError(f"cannot write {path}: it is a folder; add a file name")
+    if mode and not stat.S_ISREG(mode):
+        raise FileError(f"cannot write {path}: it is not a regular file")
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -356,9 +356,7 @@ class Model:
         if not self.classes:
             raise OptionError("this model has no classes; model.outputs(images) gives its raw outputs")
         logits = self._run(raw)
-        if not np.isfinite(logits).all():
-            number = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-            raise DataError(f"the network gives {logits[number].tolist()} for image {number}; its weights are unusable")
+        check_finite(logits, np.arange(len(raw)))
         probabilities = F.softmax(logits.astype(np.float64), 1)
         indices = logits.argmax(axis=1)
         labels = tuple(self.classes[i] for i in indices)
@@ -403,20 +401,37 @@ class Model:
         model_file.write(self.network, self.facts(), path)
 
 
+def check_finite(outputs: Array, numbers: Array) -> None:
+    """Refuse outputs that say nothing.
+
+    Args:
+        outputs: Of a network, (N, ...).
+        numbers: Of the images, for the error, (N,).
+
+    Raises:
+        DataError: Where one is NaN or infinite.
+    """
+    good = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        given = outputs[first].tolist() if outputs.ndim == 2 else "NaN or infinity"
+        raise DataError(f"the network gives {given} for image {numbers[first]}; its weights are unusable")
+
+
 def load(path: str | Path, engine: str = "compiled") -> Model:
     """Return the model of a model file or run directory; it predicts exactly what it predicted before saving.
 
     Of an ONNX file that interop.export_onnx wrote of a model too, without dropout; it predicts the same up to rounding.
 
     Args:
-        path: A model file, a folder with model.safetensors, or something.onnx.
+        path: A model file or ONNX file, whatever it is called, or a folder with model.safetensors.
         engine: Which engine predicts. Only the one that predicted before gives the same bits.
 
     Raises:
         FileError: For anything that is not whole and as pellucid wrote it.
     """
     path = Path(path)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
+    if _is_onnx(path):
         from pellucid.interop.onnx.reading import read_model
 
         content = read_model(path)
@@ -428,3 +443,20 @@ def load(path: str | Path, engine: str = "compiled") -> Model:
         return Model(content.network, spec, content.classes, content.metrics, content.data_digest, engine, novelty)
     except ShapeError as error:
         raise FileError(f"{path}: {error}") from error
+
+
+def _is_onnx(path: Path) -> bool:
+    """Return whether a file is to be read as ONNX: it begins like that, or is called so and begins as neither does.
+
+    ONNX begins with the tag of its version, safetensors with the length of a header in eight bytes, and "{".
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            lead = file.read(9)
+    except OSError:
+        return False  # reading it says why
+    if lead[:1] == b"\x08" and any(lead[4:8]):
+        return True
+    return path.suffix.lower() == ".onnx" and lead[4:] != b"\0\0\0\0{"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from made import without_compiling
-from pellucid.cli.app import main
+from pellucid.cli import main
 
 
 class Result(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import sys
 import warnings
 
@@ -329,6 +330,41 @@ def test_a_network_is_no_model(tmp_path):
         FileError, match=r"net\.onnx: it was not exported of a model; interop.import_onnx reads its network"
     ):
         pl.load(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("preprocessing", [False, True])
+def test_a_model_is_told_by_its_content(tmp_path, preprocessing):
+    model, path = make.every_layer(), exported(tmp_path, preprocessing=preprocessing)
+    for name in ("m2.bin", "m2.safetensors", "m2"):
+        assert pl.load(path.rename(tmp_path / name)).classes == model.classes
+        path = tmp_path / name
+    model.save(path)
+    for name in ("st.onnx", "st.ONNX"):
+        assert pl.load(path.rename(tmp_path / name)).classes == model.classes
+        path = tmp_path / name
+
+
+NEITHER = {
+    "text": b"<html>Not found</html>",
+    "pickle": pickle.dumps({"weights": [1.0, 2.0]}),
+    "archive": b"PK\x03\x04" + bytes(30),
+    "nothing": b"",
+    "a byte": b"\x08",
+    "a length": b"\x08" + bytes(7),
+    "zeros": bytes(64),
+    "a length of no header": b"\x08" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("content", NEITHER.values(), ids=NEITHER)
+def test_what_is_neither_is_refused_as_what_its_name_says(tmp_path, content):
+    for name, words in (
+        ("m", "is not a pellucid file \\(safetensors expected\\)"),
+        ("m.onnx", "it is (not an ONNX file|damaged)"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileError, match=words):
+            pl.load(tmp_path / name)
 
 
 def test_a_graph_with_preprocessing_is_read_as_it_is(ort, tmp_path):

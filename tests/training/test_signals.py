@@ -189,6 +189,33 @@ def test_interrupted_at_any_moment_again_and_again_and_resumed(tmp_path, monkeyp
     assert helpers() == []
 
 
+@pytest.mark.capability("H13")
+@pytest.mark.parametrize("module", ["typer", "matplotlib", "pellucid.data.sources"])
+@pytest.mark.parametrize("start", [["-m", "pellucid"], ["-c", "from pellucid.cli import main; main()"]])
+def test_ctrl_c_while_modules_are_imported(tmp_path, module, start):
+    """One sends it to the process as it is imported, from where Python makes another error of it (until 3.11)."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import signal, sys
+
+class Interrupting:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGINT)
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            type("Owner", (), {{"attribute": Interrupting()}})
+
+sys.meta_path.insert(0, Finder)
+""")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = [*COMMAND[:6], "--epochs", "1", "--out", str(tmp_path / "run")]
+    process = subprocess.run(
+        [sys.executable, *start, *words], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (process.returncode, without_compiling(process.stderr)) == (130, "")
+
+
 COMMAND = ["train", "digits", "--model", "mlp", "--subset", "150", "--batch-size", "4", "--epochs", "40"]
 
 

@@ -66,7 +66,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line.
+    """Run the command line; cli.main, around it, answers Ctrl-C.
 
     Exit codes: 0 done; 1 an error that the user can act on, in one line on stderr; 2 the shape of the command line;
     130 and 143 interrupted.
@@ -87,8 +87,6 @@ def main() -> None:
     except PellucidError as error:
         fail(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output is gone; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

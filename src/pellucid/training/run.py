@@ -23,7 +23,7 @@ from pellucid.errors import DataError, FileError, OptionError, TrainingError, on
 from pellucid.files import sweep
 from pellucid.host import computes_with
 from pellucid.interop.model_file import weights_digest
-from pellucid.model import InputSpec, Model, Normalize
+from pellucid.model import InputSpec, Model, Normalize, check_finite
 from pellucid.nn import CrossEntropyLoss, Loss, MSELoss, Network
 from pellucid.nn.spec import to_spec
 from pellucid.novelty import ENOUGH, Novelty
@@ -104,7 +104,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
         part: "train", "val", "test" or "all"; if None, the first of "test", "val" and "all" that there is.
 
     Raises:
-        DataError: Where the classes or images do not fit the model.
+        DataError: Where the classes or images do not fit the model, or its outputs are not finite.
     """
     if not model.classes:
         raise OptionError("this model has no classes to evaluate; compare model.outputs(images) with the targets")
@@ -118,6 +118,7 @@ def evaluate(model: Model, ds: Dataset | tuple[object, object], part: str | None
     chosen = _chosen(ds, part)
     true = renumbered(ds, chosen, model.classes)
     logits = model.outputs(rescaled(ds, chosen, model.input.value_range))
+    check_finite(logits, chosen)
     ids = [ds.ids[i] for i in chosen.tolist()]
     return metrics.measure(logits, true, model.classes, ids)
 
@@ -131,7 +132,7 @@ def reconstruction_errors(model: Model, ds: Dataset, part: str | None = None) ->
         part: "train", "val", "test" or "all"; if None, the first of "test", "val" and "all" that there is.
 
     Raises:
-        DataError: Where the images do not fit the model.
+        DataError: Where the images do not fit the model, or its outputs are not finite.
     """
     if not ds.is_reconstruction:
         raise DataError("the targets are no images; ds.reconstruction() makes images their own targets")
@@ -141,6 +142,7 @@ def reconstruction_errors(model: Model, ds: Dataset, part: str | None = None) ->
         outputs = model.outputs(rescaled(ds, piece, model.input.value_range))
         if outputs.shape != ds.targets[piece].shape:
             raise DataError(f"the model gives {text(outputs.shape[1:])} for an image, not another image")
+        check_finite(outputs, piece)
         errors.append(np.square(outputs.astype(np.float64) - ds.targets[piece]).mean(axis=(1, 2, 3)))
     return np.concatenate(errors)
 
