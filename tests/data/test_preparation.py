@@ -147,6 +147,12 @@ def test_pens_thick_and_thin_give_similar_strokes():
     assert bare[1] > 3 * bare[0]
 
 
+def test_a_pen_may_be_a_list():
+    thick = DigitPreparation(pen=[0.2, 0.25])(seven())
+    assert "pen" in thick.steps
+    assert np.array_equal(thick.image, DigitPreparation(pen=(0.2, 0.25))(seven()).image)
+
+
 @pytest.mark.parametrize("size", [8, 28])
 @pytest.mark.parametrize("width", [3, 10, 40])
 def test_strokes_stay_whole(size, width):

@@ -130,13 +130,12 @@ def write_seen(
     for label in set(labels or ()):
         if label in (".", "..") or Path(label).name != label or not label.isprintable():
             raise DataError(f"cannot make a folder for the class {label!r}: its name is no file name")
-    make_folder(folder)
+    for label in set(labels or ("",)):
+        make_folder(folder / label)
     with progress_bar("writing images") as progress:
         for number, (name, image) in enumerate(zip(names, images, strict=True)):
             progress(number, len(names))
             buffer = io.BytesIO()
             Image.fromarray((show(image, value_range) * 255).round().astype("uint8")).save(buffer, format="PNG")
-            into = folder
-            if labels is not None:
-                make_folder(into := folder / labels[number])
+            into = folder / (labels[number] if labels is not None else "")
             write_atomic(into / f"{number:03d}-{Path(name).stem[:100]}.png", buffer.getvalue())

@@ -68,12 +68,8 @@ def evaluate(
         labels = [loaded.classes[k] for k in ds.targets[which]] if loaded.classes else None
         write_seen(save_seen, [str(ds.ids[i]) for i in which], ds.images[which], ds.value_range, labels)
     if not loaded.classes:
-        document = {"mse": finite(errors.mean()), "n": len(errors)}
-        say(
-            json.dumps(document)
-            if json_
-            else f"mean squared error {errors.mean():.5f}, {len(errors)} images ({_whose(part)})"
-        )
+        words = f"mean squared error {errors.mean():.5f}, {len(errors)} images ({_whose(part)})"
+        say(json.dumps({"mse": finite(errors.mean()), "n": len(errors)}) if json_ else words)
     elif json_:
         say(json.dumps(result.to_dict(), allow_nan=False))
     else:

@@ -132,8 +132,8 @@ def train(
     if settings.subset is not None and settings.subset > available:
         note(f"--subset {settings.subset}: there are {available} images besides the test part; all are used")
     parts = ", ".join(f"{len(ds.indices(p))} {p}" for p in ("train", "val", "test"))
-    size_ = "x".join(map(str, ds.shape))
-    say(f"data      {shown(ds.name)}: {len(ds)} images {size_}, {len(ds.classes)} classes ({parts})")
+    shape = "x".join(map(str, ds.shape))
+    say(f"data      {shown(ds.name)}: {len(ds)} images {shape}, {len(ds.classes)} classes ({parts})")
     if settings.model in AUTOENCODERS:
         if settings.augment != "none":
             raise OptionError("an autoencoder learns to give back its images as they are; leave --augment out")

@@ -105,7 +105,7 @@ class DigitPreparation:
             isinstance(pen, (tuple, list)) and len(pen) == 2 and all(map(_is_share, pen)) and pen[0] <= pen[1]
         ):
             raise OptionError(f'pen must be "auto", None, or (thinnest, thickest), between 0 and 1, got {pen!r}')
-        object.__setattr__(self, "pen", pen)
+        object.__setattr__(self, "pen", None if pen is None else tuple(pen))
 
     def __call__(self, picture: Image) -> Prepared:
         """Return what the network is to see of a picture, and how it came about.
